@@ -1,0 +1,1 @@
+"""Sessions, windows and what keeps them exact. Imports no front end and no engine."""
