@@ -1,0 +1,1 @@
+"""Context windows for Jupyter."""

@@ -249,9 +249,7 @@ class SessionNotFoundError(SessionError):
     code = "session.not_found"
 
     def __init__(self, name: str, known: Iterable[str] = ()) -> None:
-        super().__init__(
-            f"There is no session {name!r}.", hint=_nearest(name, known), session=name
-        )
+        super().__init__(f"There is no session {name!r}.", hint=_nearest(name, known), session=name)
 
 
 class SessionExistsError(SessionError):

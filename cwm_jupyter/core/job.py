@@ -60,7 +60,8 @@ class Job:
         self._lock = threading.Lock()
         self._started = self._stage_started = time.perf_counter()
         self._stage, self._unit = "", ""
-        self._done, self._total = 0, None  # type: tuple[int, int | None] # noqa: UP037
+        self._done = 0
+        self._total: int | None = None
         self._stages: list[StageTime] = []
         self._cancelled = threading.Event()
 

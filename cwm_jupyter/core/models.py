@@ -1,0 +1,321 @@
+"""The values that everything here speaks: sessions, turns, windows, reports.
+
+All are msgspec structs. ``to_dict`` is the one contract of ``--json``, the REST API and the
+widgets: JSON-ready, units in the names (``_s`` seconds, ``_bytes``, ``_tokens``), times as RFC 3339
+in UTC, figures that could not be read as null, and nothing secret. ``from_dict`` rebuilds a value
+and raises `cwm_jupyter.errors.IndexCorruptError`, naming the field, where the document is not one.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Literal, Self
+
+import msgspec
+
+from cwm_jupyter.errors import IndexCorruptError, StateTransitionError
+
+__all__ = [
+    "SESSION_STATES",
+    "SESSION_TRANSITIONS",
+    "WINDOW_TRANSITIONS",
+    "ChunkRef",
+    "Fingerprint",
+    "FreezeReport",
+    "Message",
+    "Page",
+    "Probe",
+    "ProbeResult",
+    "Proof",
+    "Reply",
+    "Session",
+    "SessionState",
+    "ThawReport",
+    "Turn",
+    "Value",
+    "Window",
+    "WindowState",
+    "now",
+]
+
+SessionState = Literal["active", "frozen", "thawed", "expired", "deleted"]
+WindowState = Literal["intact", "damaged", "deleted"]
+
+SESSION_STATES: tuple[SessionState, ...] = ("active", "frozen", "thawed", "expired", "deleted")
+#: What a session may become from each state; from expired and deleted also what it was before.
+SESSION_TRANSITIONS: dict[str, frozenset[str]] = {
+    "active": frozenset({"frozen", "expired", "deleted"}),
+    "frozen": frozenset({"active", "expired", "deleted"}),
+    "thawed": frozenset({"active", "frozen", "expired", "deleted"}),
+    "expired": frozenset({"deleted"}),
+    "deleted": frozenset(),
+}
+WINDOW_TRANSITIONS: dict[str, frozenset[str]] = {
+    "intact": frozenset({"damaged", "deleted"}),
+    "damaged": frozenset({"intact", "deleted"}),
+    "deleted": frozenset(),
+}
+
+
+def now() -> str:
+    """Return the present as RFC 3339 in UTC, to the microsecond: such strings sort by time."""
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+class Value(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of the models: immutable, with `to_dict` and `from_dict`."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the value as a JSON-ready dict."""
+        return msgspec.to_builtins(self)  # type: ignore[no-any-return]
+
+    @classmethod
+    def from_dict(cls, document: dict[str, Any]) -> Self:
+        """Rebuild a value from what `to_dict` gave; unknown fields are ignored.
+
+        Raises
+        ------
+        IndexCorruptError
+            A field is missing or of the wrong type; the message names it.
+        """
+        try:
+            return msgspec.convert(document, cls)
+        except msgspec.ValidationError as error:
+            raise IndexCorruptError(f"Not a {cls.__name__}: {error}") from error
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with some fields changed."""
+        return msgspec.structs.replace(self, **changes)
+
+
+class Message(Value, frozen=True, kw_only=True):
+    """One message of a conversation, as people write it."""
+
+    role: str
+    content: str
+
+
+class Turn(Value, frozen=True, kw_only=True):
+    """One exchange. Positions count tokens from the start of the transcript.
+
+    ``[start, prompt_end)`` is what was appended before the generation, ``[prompt_end, end)`` what
+    the model produced. `cached_tokens` is what the engine itself reported as taken from cache.
+    """
+
+    number: int
+    start: int
+    prompt_end: int
+    end: int
+    cached_tokens: int | None
+    ttft_s: float | None
+    total_s: float
+    finish_reason: Literal["stop", "length", "interrupted"]
+    created_at: str
+
+
+class Reply(Value, frozen=True, kw_only=True):
+    """What a turn gave: the answer, and what it cost."""
+
+    session: str
+    text: str
+    turn: Turn
+    prompt_tokens: int
+    cached_tokens: int | None
+    generated_tokens: int
+    ttft_s: float | None
+    total_s: float
+    finish_reason: str
+
+
+class ChunkRef(Value, frozen=True, kw_only=True):
+    """A window's hold on one chunk: rolling hash and content digest in hex, size of the content."""
+
+    chunk_hash: str
+    digest: str
+    size_bytes: int
+
+
+class Fingerprint(Value, frozen=True, kw_only=True):
+    """What describes an engine.
+
+    `layout` shapes the bytes of the KV, `numeric` the last digits or the text. A field that the
+    server does not tell is null: unknown, and never taken for equal.
+    """
+
+    layout: dict[str, str | int | float | bool | None]
+    numeric: dict[str, str | int | float | bool | None]
+
+
+class Probe(Value, frozen=True, kw_only=True):
+    """The likeliest next tokens at a window's end and their log-probabilities (nats)."""
+
+    position_tokens: int
+    token_ids: list[int]
+    logprobs: list[float]
+
+
+class ProbeResult(Value, frozen=True, kw_only=True):
+    """A probe held against the one of the freeze.
+
+    `tolerance` is 0 where equality to the bit is due, else the allowed difference in nats.
+    """
+
+    passed: bool
+    max_abs_logprob_diff: float | None
+    tolerance: float
+    repeated: bool
+
+
+class Proof(Value, frozen=True, kw_only=True):
+    """Evidence, measured at freeze, that every chunk is durable and intact."""
+
+    level: Literal["verified", "present"]
+    chunks: int
+    size_bytes: int
+    checked_at: str
+
+
+class Session(Value, frozen=True, kw_only=True):
+    """A live conversation's entry in the index; its transcript lies beside the index."""
+
+    id: str
+    name: str
+    state: SessionState
+    model: str
+    lineage_id: str
+    created_at: str
+    updated_at: str
+    tokens: int = 0
+    turns: int = 0
+    max_context_tokens: int | None = None
+    #: the window that it was last frozen in or thawed from
+    window_id: str | None = None
+    #: what `deleted` and `expired` came from
+    previous_state: SessionState | None = None
+    tags: list[str] = msgspec.field(default_factory=list)
+    metadata: dict[str, Any] = msgspec.field(default_factory=dict)
+
+    def to(self, state: SessionState) -> Self:
+        """Return the session in another state.
+
+        Raises
+        ------
+        StateTransitionError
+            The state cannot be reached from the present one.
+        """
+        allowed = set(SESSION_TRANSITIONS[self.state])
+        if self.state in ("expired", "deleted") and self.previous_state:
+            allowed.add(self.previous_state)
+        _check_transition("session", self.name, self.state, state, allowed)
+        hides = state in ("expired", "deleted")
+        return self.replace(
+            state=state, previous_state=self.state if hides else None, updated_at=now()
+        )
+
+
+class Window(Value, frozen=True, kw_only=True):
+    """A frozen session's entry in the index.
+
+    Its transcript, chunk list, probe and fingerprint are in its manifest, which `manifest_digest`
+    (blake3, hex) binds to this entry.
+    """
+
+    id: str
+    name: str
+    state: WindowState
+    session_id: str
+    lineage_id: str
+    model: str
+    created_at: str
+    used_at: str | None
+    tokens: int
+    turns: int
+    chunks: int
+    chunk_tokens: int
+    size_bytes: int
+    proof: Proof
+    manifest_digest: str
+    parent_window_id: str | None = None
+    depth: int = 0
+    thaws: int = 0
+    previous_state: WindowState | None = None
+    tags: list[str] = msgspec.field(default_factory=list)
+    note: str = ""
+
+    def to(self, state: WindowState) -> Self:
+        """Return the window in another state.
+
+        Raises
+        ------
+        StateTransitionError
+            The state cannot be reached from the present one.
+        """
+        allowed = set(WINDOW_TRANSITIONS[self.state])
+        if self.state == "deleted" and self.previous_state:
+            allowed.add(self.previous_state)
+        _check_transition("window", self.name, self.state, state, allowed)
+        return self.replace(state=state, previous_state=self.state if state == "deleted" else None)
+
+
+def _check_transition(what: str, name: str, old: str, new: str, allowed: set[str]) -> None:
+    if new not in allowed:
+        raise StateTransitionError(
+            f"The {what} {name!r} is {old} and cannot become {new}.",
+            hint=f"From {old} it can become: {', '.join(sorted(allowed)) or 'nothing else'}.",
+            state=old,
+            wanted=new,
+        )
+
+
+class FreezeReport(Value, frozen=True, kw_only=True):
+    """What a freeze did and measured.
+
+    `commit_s` is everything but the probe. `already_stored_bytes` were durable before the freeze,
+    `newly_stored_bytes` were stored by it.
+    """
+
+    window: Window
+    session: str
+    commit_s: float
+    probe_s: float
+    already_stored_bytes: int
+    newly_stored_bytes: int
+    tail_tokens: int
+    stages_s: dict[str, float]
+
+
+class ThawReport(Value, frozen=True, kw_only=True):
+    """What a thaw measured, held against what was expected.
+
+    `restore_s` runs from the start of the thaw until the probe has passed. Tokens beyond
+    `expected_cached_tokens` (the tail, less than a chunk) are always computed again.
+    """
+
+    window: str
+    session: str
+    tokens: int
+    size_bytes: int
+    chunks_expected: int
+    chunks_found: int
+    chunks_missing: int
+    chunks_corrupt: int
+    #: stored again by an earlier recomputation: right, but not the bytes that were frozen
+    chunks_recomputed: int
+    expected_cached_tokens: int
+    cached_tokens: int | None
+    recomputed_tokens: int | None
+    recompute: bool
+    complete: bool
+    probe: ProbeResult
+    restore_s: float
+    stages_s: dict[str, float]
+    accepted_differences: list[str]
+
+
+class Page(Value, frozen=True, kw_only=True):
+    """A page of a listing, and how many there are in all."""
+
+    items: list[Any]
+    total: int
+    limit: int | None
+    offset: int
