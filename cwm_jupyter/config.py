@@ -24,6 +24,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
 from urllib.parse import urlsplit
 
 import msgspec
+import msgspec.inspect as mi
 from msgspec import Meta
 
 from cwm_jupyter.errors import ConfigError, SecurityError, redact
@@ -405,16 +406,12 @@ def _expanded(raw: Any, environ: Mapping[str, str]) -> Path:
 
 def _allowed(kind: Any) -> str:
     """Say in words what a type and its bounds allow."""
-    import msgspec.inspect as mi
-
     info = mi.type_info(kind)
     options = info.types if isinstance(info, mi.UnionType) else (info,)
     return " or ".join(_allowed_one(option) for option in options)
 
 
 def _allowed_one(info: Any) -> str:
-    import msgspec.inspect as mi
-
     match info:
         case mi.NoneType():
             return "nothing"
