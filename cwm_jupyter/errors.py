@@ -24,6 +24,7 @@ then what to do about it.
     │   ├── EngineMismatchError       window.engine_mismatch
     │   └── ProbeError                window.probe_failed
     ├── IndexCorruptError             index.corrupt
+    ├── IndexBusyError                index.busy
     ├── SchemaError                   index.schema
     ├── KVStoreError                  store.error
     │   ├── KVStoreConnectionError    store.connection
@@ -57,6 +58,7 @@ __all__ = [
     "ContextFullError",
     "EngineMismatchError",
     "EnvironmentBuildError",
+    "IndexBusyError",
     "IndexCorruptError",
     "KVStoreConnectionError",
     "KVStoreError",
@@ -325,6 +327,13 @@ class IndexCorruptError(CWMError):
     """The index, a transcript or a manifest cannot be read."""
 
     code = "index.corrupt"
+
+
+class IndexBusyError(CWMError):
+    """Another process or thread holds the index's lock for too long."""
+
+    code = "index.busy"
+    default_hint = "Try again; if it stays so, see which other notebooks use this home."
 
 
 class SchemaError(CWMError):

@@ -1,0 +1,279 @@
+"""Files that survive a crash: written whole or not at all, and checked when they are read.
+
+`write_atomic` is the ground: a reader sees the old bytes or the new ones, and what it returned
+from outlives a power cut. On it lie the checked documents, the envelope of the index, of
+transcripts and of manifests: ``{"schema": 1, "kind": "index", "checksum": hex, "body": …}`` with
+the blake3 checksum of the body's bytes as they lie in the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import blake3
+import msgspec
+
+from cwm_jupyter.errors import IndexCorruptError, ResourceExhaustedError, SchemaError, SecurityError
+
+__all__ = [
+    "Document",
+    "fsync_dir",
+    "keep_copy",
+    "make_private_dir",
+    "migrate",
+    "open_document",
+    "read_checked",
+    "remove_leftovers",
+    "seal_document",
+    "write_atomic",
+    "write_checked",
+]
+
+_WINDOWS = os.name == "nt"
+# Windows refuses to replace a file that somebody has open; readers close it within milliseconds.
+_REPLACE_DELAYS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if _WINDOWS else ()
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class Document(msgspec.Struct, frozen=True, kw_only=True):
+    """A checked document: its schema version, and its body as JSON bytes."""
+
+    schema: int
+    body: msgspec.Raw
+
+
+class _Envelope(msgspec.Struct, kw_only=True):
+    """The document as it lies in the file; the order of the fields is the order of the bytes."""
+
+    schema: int
+    kind: str
+    checksum: str
+    body: msgspec.Raw
+
+
+def write_atomic(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Replace the file at `path` by `data`: durably, and as a whole or not at all.
+
+    Parameters
+    ----------
+    path
+        The file; its folder must exist. A symbolic link is replaced, not followed.
+    data
+        The whole content.
+    mode
+        Permission bits of the new file; without effect on Windows.
+
+    Raises
+    ------
+    ResourceExhaustedError
+        The disk or a quota is full; the old file is as it was.
+    OSError
+        The folder is missing or cannot be written to.
+    """
+    handle, name = tempfile.mkstemp(prefix=_temporary_prefix(path), suffix=".tmp", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if not _WINDOWS and mode != 0o600:  # what mkstemp gives
+            temporary.chmod(mode)
+        _replace(temporary, path)
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise ResourceExhaustedError(
+                f"No room to write {path.name}: {error.strerror}.",
+                hint=f"Free {len(data) / 1e6:.1f} MB or more on the disk of {path.parent}.",
+                needed_bytes=len(data),
+            ) from error
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+    fsync_dir(path.parent)
+
+
+def keep_copy(path: Path, copy: Path) -> None:
+    """Make `copy` hold what `path` holds now, atomically, by a hard link where the disk has them.
+
+    Only for files that are replaced and never written in place.
+    """
+    link = copy.with_name(f"{_temporary_prefix(copy)}{secrets.token_hex(8)}.tmp")
+    try:
+        os.link(path, link)
+    except OSError:  # a file system without hard links
+        write_atomic(copy, path.read_bytes())
+        return
+    try:
+        _replace(link, copy)
+    finally:
+        link.unlink(missing_ok=True)  # replacing one link by another to the same file keeps both
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove the temporary files of `path` that a crash left; only while nobody else writes it."""
+    for leftover in path.parent.glob(f"{_temporary_prefix(path)}*.tmp"):
+        leftover.unlink(missing_ok=True)
+
+
+def fsync_dir(folder: Path) -> None:
+    """Make the names in `folder` durable, where the operating system has a way to."""
+    if _WINDOWS:
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def make_private_dir(folder: Path) -> Path:
+    """Create `folder` with its parents, readable by its owner alone, and return it.
+
+    An existing folder is made private too.
+
+    Raises
+    ------
+    SecurityError
+        The folder belongs to another user.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if _WINDOWS:
+        return folder
+    status = folder.stat()
+    if status.st_uid != os.geteuid():
+        raise SecurityError(
+            f"{folder} belongs to another user.",
+            hint="Choose a folder of your own with CWM_HOME.",
+        )
+    if status.st_mode & 0o777 != 0o700:
+        folder.chmod(0o700)
+    return folder
+
+
+def seal_document(kind: str, schema: int, body: Any) -> bytes:
+    """Return the bytes of a checked document.
+
+    Parameters
+    ----------
+    kind
+        What it is, as in ``"manifest"``: a document of another kind is refused when reading.
+    schema
+        Version of the body's shape.
+    body
+        Anything msgspec writes as JSON.
+    """
+    raw = msgspec.json.encode(body)
+    checksum = blake3.blake3(raw).hexdigest()
+    return msgspec.json.encode(
+        _Envelope(schema=schema, kind=kind, checksum=checksum, body=msgspec.Raw(raw))
+    )
+
+
+def open_document(data: bytes, kind: str, schema: int, name: str) -> Document:
+    """Check the bytes of a document and return its schema version and body.
+
+    Parameters
+    ----------
+    data
+        What `seal_document` gave.
+    kind
+        The kind that is expected.
+    schema
+        The newest version that the caller knows.
+    name
+        The file's name, for messages.
+
+    Raises
+    ------
+    IndexCorruptError
+        It is no such document, or its bytes are not those that were written.
+    SchemaError
+        It is of a newer version.
+    """
+    try:
+        envelope = msgspec.json.decode(data, type=_Envelope)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise IndexCorruptError(f"{name} is damaged: {error}.", file=name) from error
+    if envelope.kind != kind:
+        raise IndexCorruptError(f"{name} holds no {kind} but: {envelope.kind!r}.", file=name)
+    if envelope.schema > schema:  # first: a newer release may compute its checksum in another way
+        raise SchemaError(
+            f"{name} has schema version {envelope.schema}; this release knows {schema}.",
+            file=name,
+            found=envelope.schema,
+            known=schema,
+        )
+    if blake3.blake3(envelope.body).hexdigest() != envelope.checksum:
+        raise IndexCorruptError(f"{name} is damaged: its checksum does not match.", file=name)
+    return Document(schema=envelope.schema, body=envelope.body)
+
+
+def write_checked(path: Path, kind: str, schema: int, body: Any) -> None:
+    """Write a checked document with `write_atomic`, readable by its owner alone."""
+    write_atomic(path, seal_document(kind, schema, body))
+
+
+def read_checked(
+    path: Path, kind: str, schema: int, migrations: Mapping[int, Callable[[Any], Any]] | None = None
+) -> Any:
+    """Read the body of a checked document, as JSON values.
+
+    Parameters
+    ----------
+    path
+        The file.
+    kind
+        The kind that is expected.
+    schema
+        The newest version that the caller knows.
+    migrations
+        From a version to the function that makes the next version's body of its body.
+
+    Raises
+    ------
+    IndexCorruptError
+        The file is missing or damaged, or no migration leads here from its version.
+    SchemaError
+        It is of a newer version.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise IndexCorruptError(
+            f"{path.name} cannot be read: {error.strerror}.", file=path.name
+        ) from error
+    document = open_document(data, kind, schema, path.name)
+    return migrate(msgspec.json.decode(document.body), document.schema, schema, migrations or {})
+
+
+def migrate(
+    body: Any, found: int, wanted: int, migrations: Mapping[int, Callable[[Any], Any]]
+) -> Any:
+    """Return `body`, of version `found`, in the shape of version `wanted`."""
+    for version in range(found, wanted):
+        if version not in migrations:
+            raise IndexCorruptError(f"No way leads from schema version {version} to {wanted}.")
+        body = migrations[version](body)
+    return body
+
+
+def _temporary_prefix(path: Path) -> str:
+    return f".{path.name}."
+
+
+def _replace(source: Path, target: Path) -> None:
+    for delay_s in _REPLACE_DELAYS_S:
+        with contextlib.suppress(PermissionError):
+            source.replace(target)
+            return
+        time.sleep(delay_s)
+    source.replace(target)

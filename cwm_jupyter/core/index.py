@@ -1,0 +1,472 @@
+"""The index: what sessions and windows there are.
+
+A TinyDB database over `IndexFile`. Each reading method looks at the present generation; each
+writing method is a transaction of its own, and `Index.transaction` joins several into one write.
+All methods block, for milliseconds, and may be called from any thread and any process.
+
+A session or window is *live* until it is deleted (softly: the entry stays, for undo). Live ones
+are what `find` and the listings see, and their names are unique, case aside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar, get_args
+
+from tinydb import TinyDB
+from tinydb.storages import Storage
+from tinydb.table import Document, Table
+
+from cwm_jupyter.core.files import make_private_dir
+from cwm_jupyter.core.indexfile import IndexFile, Tables
+from cwm_jupyter.core.models import SESSION_STATES, Page, Session, Window, WindowState
+from cwm_jupyter.core.names import check_id, check_name, name_key
+from cwm_jupyter.errors import (
+    CWMError,
+    SessionExistsError,
+    SessionNotFoundError,
+    ValidationError,
+    WindowExistsError,
+    WindowNotFoundError,
+)
+
+__all__ = ["Index", "Transaction"]
+
+_Entry = TypeVar("_Entry", Session, Window)
+
+
+@dataclass(frozen=True)
+class _Kind(Generic[_Entry]):
+    """What differs between sessions and windows."""
+
+    what: str
+    table: str
+    model: type[_Entry]
+    states: tuple[str, ...]
+    missing: Callable[[str, Iterable[str]], CWMError]
+    exists: type[CWMError]
+
+
+_SESSIONS = _Kind(
+    "session", "sessions", Session, SESSION_STATES, SessionNotFoundError, SessionExistsError
+)
+_WINDOWS = _Kind(
+    "window", "windows", Window, get_args(WindowState), WindowNotFoundError, WindowExistsError
+)
+
+
+class _Generation(Storage):
+    """TinyDB's storage over the tables of one generation."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    def read(self) -> Tables:
+        return self._tables
+
+    def write(self, data: Tables) -> None:
+        self._tables.update(data)
+
+
+class _Table(Table):
+    """A table under our own ids, whose documents are replaced and never changed in place."""
+
+    document_id_class = str  # type: ignore[assignment]  # TinyDB's annotations know int alone
+    default_query_cache_capacity = 0
+
+    def read(self, key: str) -> Mapping[str, Any] | None:
+        return self.get(doc_id=key)  # type: ignore[call-overload,no-any-return]
+
+    def put(self, key: str, document: Mapping[str, Any]) -> None:
+        self.drop(key)
+        self.insert(Document(document, key))  # type: ignore[arg-type]
+
+    def drop(self, key: str) -> bool:
+        return bool(self.remove(doc_ids=[key]))  # type: ignore[list-item]
+
+
+class _Database(TinyDB):
+    table_class = _Table
+
+
+class _Reader:
+    """The reading half of the index."""
+
+    def _tables(self) -> Tables:
+        raise NotImplementedError
+
+    def get_session(self, session_id: str) -> Session | None:
+        """Return the session of this id, deleted or not, or None."""
+        return self._get(_SESSIONS, session_id)
+
+    def get_window(self, window_id: str) -> Window | None:
+        """Return the window of this id, deleted or not, or None."""
+        return self._get(_WINDOWS, window_id)
+
+    def find_session(self, name_or_id: str) -> Session | None:
+        """Return the live session of this id or, case aside, this name, or None."""
+        return self._find(_SESSIONS, name_or_id)
+
+    def find_window(self, name_or_id: str) -> Window | None:
+        """Return the live window of this id or, case aside, this name, or None."""
+        return self._find(_WINDOWS, name_or_id)
+
+    def require_session(self, name_or_id: str) -> Session:
+        """Return what `find_session` finds.
+
+        Raises
+        ------
+        SessionNotFoundError
+            There is none; the hint gives the nearest names.
+        """
+        return self._require(_SESSIONS, name_or_id)
+
+    def require_window(self, name_or_id: str) -> Window:
+        """Return what `find_window` finds.
+
+        Raises
+        ------
+        WindowNotFoundError
+            There is none; the hint gives the nearest names.
+        """
+        return self._require(_WINDOWS, name_or_id)
+
+    def sessions(
+        self,
+        *,
+        state: str | None = None,
+        model: str | None = None,
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> Page:
+        """List sessions, oldest first.
+
+        Parameters
+        ----------
+        state
+            Only those in this state; without it, all live ones.
+        model
+            Only those of this model.
+        limit, offset
+            The page; None is all from `offset` on.
+
+        Raises
+        ------
+        ValidationError
+            An unknown state, a negative limit or offset.
+        """
+        chosen = self._select(
+            _SESSIONS, state, lambda document: model is None or document["model"] == model
+        )
+        chosen.sort(key=lambda document: (document["created_at"], document["id"]))
+        return _page(_SESSIONS, chosen, limit, offset)
+
+    def windows(
+        self,
+        *,
+        tags: Iterable[str] = (),
+        state: str | None = None,
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> Page:
+        """List windows, newest first.
+
+        Parameters
+        ----------
+        tags
+            Only those that have all these tags, case aside.
+        state
+            Only those in this state; without it, all live ones.
+        limit, offset
+            The page; None is all from `offset` on.
+
+        Raises
+        ------
+        ValidationError
+            An unknown state, a negative limit or offset.
+        """
+        wanted = {name_key(tag) for tag in tags}
+        chosen = self._select(
+            _WINDOWS, state, lambda document: wanted <= {name_key(t) for t in document["tags"]}
+        )
+        chosen.sort(key=lambda document: document["id"])
+        chosen.sort(key=lambda document: document["created_at"], reverse=True)
+        return _page(_WINDOWS, chosen, limit, offset)
+
+    def _table(self, kind: _Kind[_Entry]) -> _Table:
+        table = _Database(self._tables(), storage=_Generation).table(kind.table)
+        assert isinstance(table, _Table)  # noqa: S101  (for the type checker)
+        return table
+
+    def _get(self, kind: _Kind[_Entry], key: str) -> _Entry | None:
+        document = self._table(kind).read(key)
+        return None if document is None else _entry(kind, document)
+
+    def _find(self, kind: _Kind[_Entry], name_or_id: str) -> _Entry | None:
+        table = self._table(kind)
+        document = table.read(name_or_id)
+        if document is None or not _live(document):
+            wanted = name_key(name_or_id)
+            document = table.get(lambda each: _live(each) and name_key(each["name"]) == wanted)
+        return None if document is None else _entry(kind, document)
+
+    def _require(self, kind: _Kind[_Entry], name_or_id: str) -> _Entry:
+        entry = self._find(kind, name_or_id)
+        if entry is None:
+            raise self._missing(kind, name_or_id)
+        return entry
+
+    def _missing(self, kind: _Kind[_Entry], name_or_id: str) -> CWMError:
+        known = (document["name"] for document in self._table(kind).search(_live))
+        return kind.missing(name_or_id, known)
+
+    def _select(
+        self, kind: _Kind[_Entry], state: str | None, chosen: Callable[[Mapping[str, Any]], bool]
+    ) -> list[Document]:
+        if state is not None and state not in kind.states:
+            raise ValidationError(
+                f"There is no {kind.what} state {state!r}.",
+                hint=f"States are: {', '.join(kind.states)}.",
+                state=state,
+            )
+        return self._table(kind).search(
+            lambda document: (
+                (_live(document) if state is None else document["state"] == state)
+                and chosen(document)
+            )
+        )
+
+
+class Transaction(_Reader):
+    """Reads and writes that become one generation of the index, or none; see `Index`."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._staged = tables
+
+    def _tables(self) -> Tables:
+        return self._staged
+
+    def add_session(self, session: Session) -> Session:
+        """Add a session; see `Index.add_session`."""
+        return self._add(_SESSIONS, session)
+
+    def update_session(self, session_id: str, change: Callable[[Session], Session]) -> Session:
+        """Change a session; see `Index.update_session`."""
+        return self._update(_SESSIONS, session_id, change)
+
+    def remove_session(self, session_id: str) -> None:
+        """Remove a session's entry; see `Index.remove_session`."""
+        self._remove(_SESSIONS, session_id)
+
+    def add_window(self, window: Window) -> Window:
+        """Add a window; see `Index.add_window`."""
+        if self.get_session(window.session_id) is None:
+            raise self._missing(_SESSIONS, window.session_id)
+        return self._add(_WINDOWS, window)
+
+    def update_window(self, window_id: str, change: Callable[[Window], Window]) -> Window:
+        """Change a window; see `Index.update_window`."""
+        return self._update(_WINDOWS, window_id, change)
+
+    def remove_window(self, window_id: str) -> None:
+        """Remove a window's entry; see `Index.remove_window`."""
+        self._remove(_WINDOWS, window_id)
+
+    def _add(self, kind: _Kind[_Entry], entry: _Entry) -> _Entry:
+        check_id(entry.id, kind.what)
+        if self._table(kind).read(entry.id) is not None:
+            raise kind.exists(
+                f"There is a {kind.what} with the id {entry.id} already.", id=entry.id
+            )
+        return self._put(kind, entry.replace(name=check_name(entry.name, kind.what)))
+
+    def _update(self, kind: _Kind[_Entry], key: str, change: Callable[[_Entry], _Entry]) -> _Entry:
+        old = self._get(kind, key)
+        if old is None:
+            raise self._missing(kind, key)
+        new = change(old)
+        if new.id != old.id:
+            raise ValidationError(f"The id of a {kind.what} cannot change.")
+        if new.state != old.state:
+            old.to(new.state)  # raises where no such way is allowed
+        if new.name != old.name:
+            new = new.replace(name=check_name(new.name, kind.what))
+        return self._put(kind, new)
+
+    def _put(self, kind: _Kind[_Entry], entry: _Entry) -> _Entry:
+        """Store an entry whose name, if it is live, no other one has."""
+        if entry.state != "deleted":
+            other = self._find(kind, entry.name)
+            if other is not None and other.id != entry.id:
+                raise kind.exists(
+                    f"There is a {kind.what} {other.name!r} already.", name=entry.name, id=other.id
+                )
+        self._table(kind).put(entry.id, entry.to_dict())
+        return entry
+
+    def _remove(self, kind: _Kind[_Entry], key: str) -> None:
+        if not self._table(kind).drop(key):
+            raise self._missing(kind, key)
+
+
+class Index(_Reader):
+    """The sessions and windows of one home.
+
+    Parameters
+    ----------
+    folder
+        Where the index lies; it is created, private.
+    lock_timeout_s
+        How long a writer waits for another one.
+
+    Notes
+    -----
+    All methods can raise `IndexCorruptError` (neither the index nor the generation before can be
+    read) and `SchemaError` (a newer release wrote it); those that write also `IndexBusyError` and
+    `ResourceExhaustedError`. Whatever is raised, the index is as it was.
+    """
+
+    def __init__(self, folder: Path, lock_timeout_s: float = 10.0) -> None:
+        self._file = IndexFile(make_private_dir(folder), lock_timeout_s)
+
+    @property
+    def path(self) -> Path:
+        """The index's file."""
+        return self._file.path
+
+    @property
+    def warning(self) -> str | None:
+        """What the user should know: that a damaged file was recovered; None if all is well."""
+        return self._file.warning
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """Join several reads and writes: all in one generation, or none if an exception leaves.
+
+        Within the block use the transaction that it gives. The index itself can be read there and
+        shows the state before; writing through it raises RuntimeError.
+        """
+        with self._file.transaction() as tables:
+            yield Transaction(tables)
+
+    def add_session(self, session: Session) -> Session:
+        """Add a session and return it as stored, its name in the normal form.
+
+        Raises
+        ------
+        SessionExistsError
+            Its id, or as a live one its name, is taken.
+        ValidationError
+            Its name or id may not be one.
+        """
+        with self.transaction() as transaction:
+            return transaction.add_session(session)
+
+    def update_session(self, session_id: str, change: Callable[[Session], Session]) -> Session:
+        """Store and return what `change` makes of the session, under the lock.
+
+        Raises
+        ------
+        SessionNotFoundError
+            There is no session of this id.
+        StateTransitionError
+            The new state cannot be reached from the old one.
+        SessionExistsError
+            Its new name, or the name that it has when it comes back, is taken.
+        """
+        with self.transaction() as transaction:
+            return transaction.update_session(session_id, change)
+
+    def remove_session(self, session_id: str) -> None:
+        """Remove a session's entry for good; windows that were made of it stay.
+
+        Raises
+        ------
+        SessionNotFoundError
+            There is no session of this id.
+        """
+        with self.transaction() as transaction:
+            transaction.remove_session(session_id)
+
+    def add_window(
+        self, window: Window, session_change: Callable[[Session], Session] | None = None
+    ) -> Window:
+        """Add a window and return it as stored, its name in the normal form.
+
+        Parameters
+        ----------
+        window
+            The window.
+        session_change
+            What to make of its session, in the same write: both happen or none.
+
+        Raises
+        ------
+        WindowExistsError
+            Its id, or as a live one its name, is taken.
+        SessionNotFoundError
+            There is no entry of its session.
+        ValidationError
+            Its name or id may not be one.
+        """
+        with self.transaction() as transaction:
+            if session_change is not None:
+                transaction.update_session(window.session_id, session_change)
+            return transaction.add_window(window)
+
+    def update_window(self, window_id: str, change: Callable[[Window], Window]) -> Window:
+        """Store and return what `change` makes of the window, under the lock.
+
+        Raises
+        ------
+        WindowNotFoundError
+            There is no window of this id.
+        StateTransitionError
+            The new state cannot be reached from the old one.
+        WindowExistsError
+            Its new name, or the name that it has when it comes back, is taken.
+        """
+        with self.transaction() as transaction:
+            return transaction.update_window(window_id, change)
+
+    def remove_window(self, window_id: str) -> None:
+        """Remove a window's entry for good.
+
+        Raises
+        ------
+        WindowNotFoundError
+            There is no window of this id.
+        """
+        with self.transaction() as transaction:
+            transaction.remove_window(window_id)
+
+    def _tables(self) -> Tables:
+        return self._file.read()
+
+
+def _live(value: Mapping[Any, Any]) -> bool:  # the parameter's name is TinyDB's
+    return bool(value["state"] != "deleted")
+
+
+def _entry(kind: _Kind[_Entry], document: Mapping[str, Any]) -> _Entry:
+    if document.get("metadata"):
+        # Documents are shared between readers; what is nested here would be with the caller too.
+        document = {**document, "metadata": copy.deepcopy(document["metadata"])}
+    return kind.model.from_dict(dict(document))
+
+
+def _page(kind: _Kind[_Entry], documents: list[Document], limit: int | None, offset: int) -> Page:
+    for what, value in (("limit", limit), ("offset", offset)):
+        if value is not None and value < 0:
+            raise ValidationError(f"{what} cannot be negative: {value}.")
+    end = None if limit is None else offset + limit
+    return Page(
+        items=[_entry(kind, document) for document in documents[offset:end]],
+        total=len(documents),
+        limit=limit,
+        offset=offset,
+    )
