@@ -21,6 +21,7 @@ __all__ = [
     "WINDOW_TRANSITIONS",
     "ChunkRef",
     "Fingerprint",
+    "FreezePlan",
     "FreezeReport",
     "Message",
     "Page",
@@ -30,11 +31,13 @@ __all__ = [
     "Reply",
     "Session",
     "SessionState",
+    "SessionStatus",
     "ThawReport",
     "Turn",
     "Value",
     "Window",
     "WindowState",
+    "WindowStatus",
     "now",
 ]
 
@@ -267,6 +270,20 @@ def _check_transition(what: str, name: str, old: str, new: str, allowed: set[str
         )
 
 
+class FreezePlan(Value, frozen=True, kw_only=True):
+    """What a freeze will store, said before it starts.
+
+    The tail, less than a chunk, is kept as tokens and computed again at thaw.
+    """
+
+    session: str
+    tokens: int
+    chunks: int
+    tail_tokens: int
+    size_bytes: int | None
+    already_stored_bytes: int | None
+
+
 class FreezeReport(Value, frozen=True, kw_only=True):
     """What a freeze did and measured.
 
@@ -310,6 +327,31 @@ class ThawReport(Value, frozen=True, kw_only=True):
     restore_s: float
     stages_s: dict[str, float]
     accepted_differences: list[str]
+
+
+class SessionStatus(Value, frozen=True, kw_only=True):
+    """All there is to say about one session."""
+
+    session: Session
+    turns: list[Turn]
+    messages: list[Message]
+
+
+class WindowStatus(Value, frozen=True, kw_only=True):
+    """All there is to say about one window.
+
+    `chunks_present` counts the chunks that the store has now, without reading them; null where the
+    store cannot be asked.
+    """
+
+    window: Window
+    turns: list[Turn]
+    messages: list[Message]
+    fingerprint: Fingerprint
+    probe: Probe
+    chunks_present: int | None
+    parent: str | None
+    children: list[str]
 
 
 class Page(Value, frozen=True, kw_only=True):

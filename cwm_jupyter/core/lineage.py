@@ -1,0 +1,76 @@
+"""Lineages: one random secret for a session, its windows, their clones and what is thawed.
+
+The secret and the layout of the engine make the salt that goes into every chunk key, so KV of
+another layout, and another lineage's, has other keys and cannot be hit.
+"""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from pathlib import Path
+
+import blake3
+import msgspec
+
+from cwm_jupyter.core.files import make_private_dir, write_atomic
+from cwm_jupyter.core.models import Fingerprint
+from cwm_jupyter.errors import KVStoreError
+
+__all__ = ["Lineages", "make_salt"]
+
+_SECRET_BYTES = 32
+
+
+class Lineages:
+    """The secrets, one owner-only file each.
+
+    Parameters
+    ----------
+    folder
+        Where they lie; created with owner-only permissions.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def create(self) -> str:
+        """Make a lineage and return its id; its secret is durable when this returns."""
+        lineage_id = uuid.uuid4().hex
+        make_private_dir(self._folder)
+        write_atomic(self._path(lineage_id), secrets.token_bytes(_SECRET_BYTES))
+        return lineage_id
+
+    def salt(self, lineage_id: str, fingerprint: Fingerprint) -> str:
+        """Return the salt of a lineage on an engine.
+
+        Raises
+        ------
+        KVStoreError
+            The lineage's secret is gone, and with it the way to its chunks.
+        """
+        try:
+            secret = self._path(lineage_id).read_bytes()
+        except OSError as error:
+            raise KVStoreError(
+                f"The secret of lineage {lineage_id} cannot be read: {error.strerror}.",
+                hint="Its chunks cannot be found without it; --recompute builds the window anew.",
+            ) from error
+        return make_salt(secret, fingerprint)
+
+    def _path(self, lineage_id: str) -> Path:
+        return self._folder / f"{lineage_id}.secret"
+
+
+def make_salt(secret: bytes, fingerprint: Fingerprint) -> str:
+    """Return a keyed hash (blake3, 32 hex digits) of the layout fields of a fingerprint.
+
+    Parameters
+    ----------
+    secret
+        32 random bytes.
+    fingerprint
+        Its layout fields count, an unknown one as unknown; the numeric ones do not.
+    """
+    layout = msgspec.json.encode(fingerprint.layout, order="sorted")
+    return blake3.blake3(layout, key=secret).hexdigest()[:32]

@@ -1,0 +1,391 @@
+"""The manager: sessions and windows, from the first word to the thaw. Read this first.
+
+It composes the parts: `conversation` adds a turn, `freeze` makes a state durable and proves it,
+`thaw` restores and measures it, `library` keeps what must not be lost. Everything here is
+asynchronous (anyio); front ends on other threads come through `cwm_jupyter.workspace`.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from functools import partial
+from pathlib import Path
+
+from anyio import to_thread
+
+from cwm_jupyter.config import Settings
+from cwm_jupyter.core import conversation
+from cwm_jupyter.core.chunks import ChunkStore, chunk_keys
+from cwm_jupyter.core.connection import ConnectedStack
+from cwm_jupyter.core.freeze import Freeze
+from cwm_jupyter.core.job import Job
+from cwm_jupyter.core.library import Library, Manifest
+from cwm_jupyter.core.models import (
+    FreezePlan,
+    FreezeReport,
+    Message,
+    Page,
+    Reply,
+    Session,
+    SessionStatus,
+    ThawReport,
+    Window,
+    WindowStatus,
+    now,
+)
+from cwm_jupyter.core.names import check_name, check_tag, name_key
+from cwm_jupyter.core.thaw import Thaw
+from cwm_jupyter.core.transcript import Transcript
+from cwm_jupyter.errors import (
+    SessionExistsError,
+    ValidationError,
+    WindowExistsError,
+    WindowNotFoundError,
+)
+
+__all__ = ["Manager"]
+
+
+class Manager:
+    """What every front end calls.
+
+    Parameters
+    ----------
+    library
+        Where sessions and windows are kept.
+    connect
+        Gives the running stack, or raises `StackDownError`; asked for each piece of work.
+    store
+        The local chunks, for looks that need no running stack.
+    settings
+        Limits and timeouts.
+    """
+
+    def __init__(
+        self,
+        library: Library,
+        connect: Callable[[], Awaitable[ConnectedStack]],
+        store: ChunkStore | None,
+        settings: Settings,
+    ) -> None:
+        self.library = library
+        self.settings = settings
+        self._connect = connect
+        self._store = store
+
+    # Sessions
+
+    async def create_session(
+        self, name: str, *, system: str | None = None, messages: Sequence[Message] = ()
+    ) -> Session:
+        """Begin a session in a lineage of its own.
+
+        Parameters
+        ----------
+        name
+            Free among the live sessions.
+        system
+            The system message.
+        messages
+            A conversation to go on from; rendered and computed with the first turn.
+
+        Raises
+        ------
+        SessionExistsError
+            The name is taken.
+        StackDownError
+            No stack is running.
+        """
+        name = check_name(name, "session")
+        if system is not None:
+            messages = [Message(role="system", content=system), *messages]
+        if await to_thread.run_sync(self.library.index.find_session, name) is not None:
+            raise SessionExistsError(
+                f"There is a session {name!r} already.", hint="Choose another name.", session=name
+            )
+        stack = await self._connect()
+        return await to_thread.run_sync(
+            self._create, name, stack.model, Transcript(messages=list(messages))
+        )
+
+    def _create(self, name: str, model: str, transcript: Transcript) -> Session:
+        session = Session(
+            id=uuid.uuid4().hex,
+            name=name,
+            state="active",
+            model=model,
+            lineage_id=self.library.lineages.create(),
+            created_at=now(),
+            updated_at=now(),
+        )
+        self.library.write_transcript(session.id, transcript)
+        self.library.index.add_session(session)
+        return session
+
+    async def session(self, name: str) -> Session:
+        """Return a live session by name or id, or raise `SessionNotFoundError`."""
+        return await to_thread.run_sync(self.library.index.require_session, name)
+
+    async def find_session(self, name: str) -> Session | None:
+        """Return a live session by name or id, None where there is none."""
+        return await to_thread.run_sync(self.library.index.find_session, name)
+
+    async def sessions(
+        self,
+        *,
+        state: str | None = None,
+        model: str | None = None,
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> Page:
+        """List sessions, oldest first; deleted and expired ones only where `state` asks."""
+        return await to_thread.run_sync(
+            partial(
+                self.library.index.sessions, state=state, model=model, limit=limit, offset=offset
+            )
+        )
+
+    async def say(
+        self,
+        session: str,
+        text: str,
+        *,
+        files: Sequence[Path] = (),
+        max_tokens: int | None = None,
+        temperature: float = 0.0,
+        seed: int | None = None,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Reply:
+        """Say something in a session and return the answer, see `conversation.say`.
+
+        `files` are text files that go before the text; `max_tokens` defaults to the setting
+        ``limits.max_tokens``.
+        """
+        limits = self.settings.limits
+        if max_tokens is not None and max_tokens < 1:
+            raise ValidationError(f"max_tokens must be at least 1, not {max_tokens}.")
+        if not 0 <= temperature <= 2:
+            raise ValidationError(f"temperature must be from 0 to 2, not {temperature:g}.")
+        message = await to_thread.run_sync(
+            partial(conversation.compose, text, files, max_bytes=limits.max_file_bytes)
+        )
+        found = await self.session(session)
+        stack = await self._connect()
+        with self.library.using(found):
+            return await conversation.say(
+                stack,
+                self.library,
+                await self.session(found.id),
+                message,
+                max_tokens=max_tokens or limits.max_tokens,
+                temperature=temperature,
+                seed=seed,
+                on_text=on_text,
+            )
+
+    # Windows
+
+    async def freeze(
+        self,
+        name: str,
+        session: str,
+        *,
+        tags: Sequence[str] = (),
+        note: str = "",
+        on_plan: Callable[[FreezePlan], None] | None = None,
+        job: Job | None = None,
+    ) -> FreezeReport:
+        """Freeze a session under a name.
+
+        Parameters
+        ----------
+        name
+            Of the window; free.
+        session
+            Name or id.
+        tags, note
+            For finding it again.
+        on_plan
+            Told what will be stored, before anything is.
+        job
+            Told of the stages; may be cancelled until the window is in the index.
+
+        Raises
+        ------
+        WindowExistsError
+            The name is taken; that window is untouched.
+        SessionEmptyError
+            Nothing was said yet.
+        KVStoreError
+            The chunks could not be made durable; there is no window, the session is as before.
+        """
+        name = check_name(name, "window")
+        tags = [check_tag(tag) for tag in tags]
+        if await to_thread.run_sync(self.library.index.find_window, name) is not None:
+            raise WindowExistsError(f"There is a window {name!r} already.", window=name)
+        found = await self.session(session)
+        stack = await self._connect()
+        stack.keeper()
+        with self.library.using(found):
+            freeze = Freeze(
+                stack=stack,
+                library=self.library,
+                session=await self.session(found.id),
+                job=job or Job(f"freeze {name}"),
+                durable_timeout_s=self.settings.storage.durable_timeout_s,
+                probe_top=self.settings.limits.probe_top,
+            )
+            plan = await freeze.plan()
+            if on_plan is not None:
+                on_plan(plan)
+            return await freeze.commit(name, tags=tags, note=note)
+
+    async def thaw(
+        self,
+        name: str,
+        *,
+        as_session: str | None = None,
+        recompute: bool = False,
+        accept_engine: bool = False,
+        accept_unknown: Collection[str] = (),
+        job: Job | None = None,
+    ) -> ThawReport:
+        """Restore a window into a new session, see `cwm_jupyter.core.thaw.Thaw.run`.
+
+        `as_session` names the session; without it the window's name is taken, with a number where
+        a session has it already.
+
+        Raises
+        ------
+        WindowNotFoundError
+            With the nearest names.
+        SessionExistsError
+            `as_session` is taken.
+        """
+        job = job or Job(f"thaw {name}")
+        window = await to_thread.run_sync(self.library.index.require_window, name)
+        session_name = await to_thread.run_sync(self._free_session_name, window, as_session)
+        stack = await self._connect()
+        stack.keeper()
+        thaw = Thaw(
+            stack=stack,
+            library=self.library,
+            window=window,
+            job=job,
+            probe_top=self.settings.limits.probe_top,
+            probe_tolerance=self.settings.limits.probe_tolerance,
+            prefetch_timeout_s=self.settings.lmcache.prefetch_timeout_s,
+            durable_timeout_s=self.settings.storage.durable_timeout_s,
+        )
+        return await thaw.run(
+            session_name,
+            recompute=recompute,
+            accept_engine=accept_engine,
+            accept_unknown=accept_unknown,
+        )
+
+    def _free_session_name(self, window: Window, wanted: str | None) -> str:
+        index = self.library.index
+        if wanted is not None:
+            wanted = check_name(wanted, "session")
+            if index.find_session(wanted) is not None:
+                raise SessionExistsError(
+                    f"There is a session {wanted!r} already.",
+                    hint="Choose another name with --as NAME.",
+                    session=wanted,
+                )
+            return wanted
+        name, number = window.name, 1
+        while index.find_session(name) is not None:
+            number += 1
+            name = f"{window.name}-{number}"
+        return name
+
+    async def windows(
+        self, *, tags: Sequence[str] = (), limit: int | None = None, offset: int = 0
+    ) -> Page:
+        """List windows that have all the tags, newest first."""
+        return await to_thread.run_sync(
+            partial(self.library.index.windows, tags=tags, limit=limit, offset=offset)
+        )
+
+    async def status(
+        self, *, window: str | None = None, session: str | None = None
+    ) -> WindowStatus | SessionStatus:
+        """Describe one window or one session.
+
+        Raises
+        ------
+        ValidationError
+            Both or neither are given.
+        """
+        if (window is None) == (session is None):
+            raise ValidationError(
+                "Name one window or one session"
+                + (", not both." if window is not None else "; none was given.")
+            )
+        if window is not None:
+            return await self._window_status(window)
+        found = await self.session(session or "")
+        transcript = await to_thread.run_sync(self.library.transcript, found)
+        return SessionStatus(session=found, turns=transcript.turns, messages=transcript.messages)
+
+    async def _window_status(self, name: str) -> WindowStatus:
+        index = self.library.index
+        window = await to_thread.run_sync(index.require_window, name)
+        manifest = await to_thread.run_sync(self.library.manifest, window)
+        everything: list[Window] = (await self.windows()).items
+        parent = index.get_window(window.parent_window_id) if window.parent_window_id else None
+        return WindowStatus(
+            window=window,
+            turns=manifest.transcript.turns,
+            messages=manifest.transcript.messages,
+            fingerprint=manifest.fingerprint,
+            probe=manifest.probe,
+            chunks_present=await self._chunks_present(window, manifest),
+            parent=parent.name if parent else None,
+            children=[w.name for w in everything if w.parent_window_id == window.id],
+        )
+
+    async def _chunks_present(self, window: Window, manifest: Manifest) -> int | None:
+        if self._store is None or window.proof.level != "verified":
+            return None
+        layout = manifest.fingerprint.layout
+        hashes = dict.fromkeys(bytes.fromhex(ref.chunk_hash) for ref in manifest.refs)
+        keys = chunk_keys(
+            list(hashes),
+            model_name=str(layout["kv_model_name"]),
+            world_size=len(manifest.refs) // max(len(hashes), 1),
+            cache_salt=self.library.lineages.salt(window.lineage_id, manifest.fingerprint),
+        )
+        return sum(stat is not None for stat in await self._store.stat(keys))
+
+    async def remove_window(self, name: str) -> Window:
+        """Delete a window softly: it is hidden, its name is free, `restore_window` undoes it."""
+        index = self.library.index
+        window = await to_thread.run_sync(index.require_window, name)
+        return await to_thread.run_sync(index.update_window, window.id, lambda w: w.to("deleted"))
+
+    async def restore_window(self, name: str) -> Window:
+        """Undo the latest soft delete of a window of this name.
+
+        Raises
+        ------
+        WindowNotFoundError
+            No deleted window has this name.
+        WindowExistsError
+            Another window took its name meanwhile.
+        """
+        return await to_thread.run_sync(self._restore_window, name)
+
+    def _restore_window(self, name: str) -> Window:
+        index = self.library.index
+        deleted: list[Window] = index.windows(state="deleted").items
+        wanted = name_key(name)
+        latest = next(
+            (w for w in deleted if name in (w.id, w.name) or name_key(w.name) == wanted), None
+        )
+        if latest is None:
+            raise WindowNotFoundError(name, [w.name for w in deleted])
+        return index.update_window(latest.id, lambda w: w.to(w.previous_state or "intact"))

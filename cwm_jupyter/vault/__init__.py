@@ -1,0 +1,1 @@
+"""Chunk stores: where the bytes of chunks are durable."""

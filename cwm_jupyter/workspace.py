@@ -1,0 +1,159 @@
+"""Workspace: the manager with everything it needs, for programs, notebooks and the command line.
+
+Async code uses `Workspace.manager` in its own event loop. Everybody else uses `Workspace.run`,
+which hands work to one event loop in a background thread (an anyio portal): so it also works where
+a loop runs already, as in a notebook, and Ctrl-C cancels the work instead of leaving it behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, TypeVar
+
+from anyio import to_thread
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+from cwm_jupyter import config
+from cwm_jupyter.clients.lmcache import LMCacheClient
+from cwm_jupyter.clients.vllm import VLLMClient
+from cwm_jupyter.config import Settings
+from cwm_jupyter.core.connection import ConnectedStack
+from cwm_jupyter.core.library import Library
+from cwm_jupyter.core.manager import Manager
+from cwm_jupyter.errors import StackDownError
+from cwm_jupyter.stack.state import StackState, current
+from cwm_jupyter.vault.fs import FsStore
+
+__all__ = ["Workspace", "get_workspace"]
+
+_T = TypeVar("_T")
+#: how long cancelled work may take to put everything in order
+_CANCEL_S = 30.0
+
+
+class Workspace:
+    """A home folder, its manager and the connection to the running stack.
+
+    Parameters
+    ----------
+    settings
+        None takes the process's settings, see `cwm_jupyter.config`.
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or config.get_settings()
+        self.library = Library(self.settings.home)
+        store = FsStore(self.settings.vault_dir)
+        self.manager = Manager(self.library, self.connect, store, self.settings)
+        self._connected: tuple[StackState, ConnectedStack] | None = None
+        self._exit = ExitStack()
+        self._portal: BlockingPortal | None = None
+        self._lock = threading.Lock()
+
+    async def connect(self) -> ConnectedStack:
+        """Return the running stack; clients are kept while it is the same one.
+
+        Raises
+        ------
+        StackDownError
+            None is running, or it is not ready yet.
+        """
+        state = await to_thread.run_sync(current, self.settings.home)
+        if state is None:
+            await self.disconnect()
+            raise StackDownError("No stack is running.")
+        if state.phase != "ready":
+            raise StackDownError(
+                "The stack is still starting.", hint="Wait for cwm up to finish; see cwm status."
+            )
+        if self._connected is None or self._connected[0] != state:
+            await self.disconnect()
+            self._connected = state, await self._open(state)
+        return self._connected[1]
+
+    async def _open(self, state: StackState) -> ConnectedStack:
+        vllm, lmcache = self.settings.vllm, self.settings.lmcache
+        engine = VLLMClient(
+            state.engine_url,
+            api_key=state.api_key,
+            model=state.served_model,
+            connect_timeout_s=vllm.connect_timeout_s,
+            request_timeout_s=vllm.request_timeout_s,
+            retries=vllm.retries,
+            max_connections=vllm.max_connections,
+        )
+        cache = None
+        if state.lmcache_url is not None:
+            cache = LMCacheClient(state.lmcache_url, request_timeout_s=lmcache.request_timeout_s)
+        return await ConnectedStack.open(
+            engine,
+            cache,
+            store=None if state.store_dir is None else FsStore(Path(state.store_dir)),
+            kv_model_name=state.kv_model_name,
+            world_size=state.world_size,
+            chunk_tokens=state.chunk_tokens,
+        )
+
+    async def disconnect(self) -> None:
+        """Close the clients."""
+        connected, self._connected = self._connected, None
+        if connected is not None:
+            await connected[1].aclose()
+
+    def start(self, work: Callable[..., Awaitable[_T]], *args: Any) -> Future[_T]:
+        """Start ``work(*args)`` in the background loop; cancelling the future cancels the work."""
+        with self._lock:
+            if self._portal is None:
+                self._portal = self._exit.enter_context(start_blocking_portal(name="cwm"))
+            return self._portal.start_task_soon(work, *args)
+
+    def run(self, work: Callable[..., Awaitable[_T]], *args: Any) -> _T:
+        """Run ``work(*args)`` in the background loop and return its result.
+
+        Ctrl-C cancels the work, waits until it has put everything in order, and is then raised.
+        """
+        ended = threading.Event()
+
+        async def watched() -> _T:
+            try:
+                return await work(*args)
+            finally:
+                ended.set()
+
+        future = self.start(watched)
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            future.cancel()
+            ended.wait(_CANCEL_S)
+            raise
+
+    async def arun(self, work: Callable[..., Awaitable[_T]], *args: Any) -> _T:
+        """Await ``work(*args)`` from any event loop; it runs in the background one."""
+        return await asyncio.wrap_future(self.start(work, *args))
+
+    def close(self) -> None:
+        """Close the clients and end the background thread."""
+        with self._lock:
+            if self._portal is not None:
+                self._portal.call(self.disconnect)
+            self._exit.close()
+            self._portal = None
+
+
+_shared: Workspace | None = None
+_shared_lock = threading.Lock()
+
+
+def get_workspace() -> Workspace:
+    """Return the process's one workspace, made from its settings on first use."""
+    global _shared
+    with _shared_lock:
+        if _shared is None:
+            _shared = Workspace()
+        return _shared
