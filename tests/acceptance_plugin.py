@@ -36,14 +36,20 @@ class Recorder:
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Note all that was collected, before ``-k`` and the like take some away."""
         known = read_table(self._table)
-        unknown = []
-        for item in items:
-            covers = sorted({str(id_) for m in item.iter_markers("covers") for id_ in m.args})
-            unknown += [f"{item.nodeid} covers {id_}" for id_ in covers if id_ not in known]
-            self._seen[item.nodeid] = {"covers": covers, "outcome": None}
+        covers = {
+            item.nodeid: sorted({id_ for mark in item.iter_markers("covers") for id_ in mark.args})
+            for item in items
+        }
+        unknown = [
+            f"{name} covers {id_}"
+            for name, ids in covers.items()
+            for id_ in ids
+            if id_ not in known
+        ]
         if unknown:
             lines = "\n  ".join(unknown)
             raise pytest.UsageError(f"not in {self._table.name}:\n  {lines}")
+        self._seen = {name: {"covers": ids, "outcome": None} for name, ids in covers.items()}
 
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
         """Note that this run is not a full one."""
@@ -68,6 +74,7 @@ class Recorder:
                 test["outcome"] = before[name]["outcome"]
         self._write({**before, **self._seen})
 
+    @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print the table's totals."""
         if self._seen and not terminalreporter.config.option.collectonly:
