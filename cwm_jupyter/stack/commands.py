@@ -1,0 +1,132 @@
+"""How the two servers are called: their arguments and environments.
+
+The flags, and why: LMCache needs ``--supported-transfer-mode auto``, or an engine without a GPU
+cannot register; with ``--shm-name`` chunks travel through shared memory. Its chunk is as long as
+vLLM's block, so that continuing after a thaw computes the same tail in the same shape. vLLM must
+recompute what LMCache fails to deliver (``kv_load_failure_policy``), or such a failure kills it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from cwm_jupyter.config import Settings
+
+__all__ = ["Plan", "cache_command", "cache_environment", "engine_command", "engine_environment"]
+
+# Of the kernel's own Python, and so wrong for the servers'.
+_FOREIGN = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "CONDA_PREFIX")
+
+
+class Plan(NamedTuple):
+    """All that a start has decided on.
+
+    `model` is the path given to vLLM, relative to `models`, its working folder: LMCache's keys
+    contain it, and so they do not depend on where the model lies. `private` is a short-named folder
+    of the user's own for sockets and temporary files, `code` where the servers import us from.
+    """
+
+    python: Path
+    code: Path
+    private: Path
+    models: Path
+    model: str
+    served_model: str
+    engine_port: int
+    lmcache_port: int
+    shm_name: str
+    api_key: str
+
+    @property
+    def cache_socket(self) -> Path:
+        """Where LMCache listens for the engine."""
+        return self.private / "lmcache.sock"
+
+    def __repr__(self) -> str:
+        return f"Plan({self.served_model}, {self.engine_port}, {self.lmcache_port})"
+
+
+def cache_command(settings: Settings, plan: Plan) -> list[str]:
+    """Return the command line of LMCache's server."""
+    store = {"type": "fs", "base_path": str(settings.vault_dir)}
+    return [
+        str(plan.python),
+        "-m",
+        "cwm_jupyter.engine.cache",
+        *("--http-host", "127.0.0.1", "--http-port", str(plan.lmcache_port)),
+        *("--chunk-size", str(settings.stack.chunk_tokens)),
+        *("--l1-size-gb", f"{settings.stack.memory_gib:g}", "--no-l1-use-lazy"),
+        *("--eviction-policy", "LRU"),
+        *("--supported-transfer-mode", "auto", "--shm-name", plan.shm_name),
+        *("--l2-adapter", json.dumps(store)),
+    ]
+
+
+def engine_command(settings: Settings, plan: Plan) -> list[str]:
+    """Return the command line of vLLM's API server."""
+    connector = {
+        "kv_connector": "LMCacheMPConnector",
+        "kv_role": "kv_both",
+        "kv_load_failure_policy": "recompute",
+        "kv_connector_extra_config": {
+            "lmcache.mp.server_urls": [f"ipc://{plan.cache_socket}"],
+            "lmcache.mp.save_decode_cache": True,
+        },
+    }
+    stack = settings.stack
+    length = () if stack.max_model_len is None else ("--max-model-len", str(stack.max_model_len))
+    return [
+        str(plan.python),
+        "-m",
+        "cwm_jupyter.engine.serve",
+        *("--host", "127.0.0.1", "--port", str(plan.engine_port)),
+        *("--model", plan.model, "--served-model-name", plan.served_model),
+        *("--block-size", str(stack.chunk_tokens)),
+        *("--kv-cache-memory-bytes", str(int(stack.kv_cache_gib * 2**30))),
+        *("--kv-transfer-config", json.dumps(connector)),
+        "--enable-prefix-caching",
+        "--enable-prompt-tokens-details",
+        "--enforce-eager",
+        "--disable-uvicorn-access-log",
+        *("--middleware", "cwm_jupyter.engine.facts.FactsMiddleware"),
+        *length,
+        *stack.engine_args,
+    ]
+
+
+def cache_environment(plan: Plan) -> dict[str, str]:
+    """Return the environment of LMCache's server."""
+    return {
+        **_common(plan),
+        "LMCACHE_HTTP_KEY": plan.api_key,
+        "LMCACHE_REQUEST_SOCKET": str(plan.cache_socket),
+    }
+
+
+def engine_environment(settings: Settings, plan: Plan) -> dict[str, str]:
+    """Return the environment of vLLM. The key is in it, since all users can read arguments."""
+    return {
+        **_common(plan),
+        "VLLM_API_KEY": plan.api_key,
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_HOST_IP": "127.0.0.1",
+        "VLLM_RPC_BASE_PATH": str(plan.private),
+        "VLLM_CACHE_ROOT": str(settings.cache_dir / "vllm"),
+        "HF_HUB_OFFLINE": "1",
+    }
+
+
+def _common(plan: Plan) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
+    return {
+        **kept,
+        "PYTHONPATH": str(plan.code),
+        "PYTHONUNBUFFERED": "1",
+        "TMPDIR": str(plan.private),
+        "DO_NOT_TRACK": "1",
+        "LMCACHE_TRACK_USAGE": "false",
+        "LMCACHE_DISABLE_BANNER": "1",
+    }
