@@ -45,6 +45,7 @@ __all__ = [
 ]
 
 _PREFIX = "CWM_"
+_URL_HINT = "Give it as in http://127.0.0.1:8000 or https://host.example/path."
 
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 GiB = Annotated[float, Meta(gt=0, le=65_536)]
@@ -282,9 +283,6 @@ def check_url(url: str, settings: Settings, *, what: str = "URL") -> str:
             field=what,
         )
     return url.rstrip("/")
-
-
-_URL_HINT = "Give it as in http://127.0.0.1:8000 or https://host.example/path."
 
 
 def _is_loopback(host: str) -> bool:
