@@ -166,6 +166,8 @@ class LMCacheClient:
     ----------
     url
         Where its HTTP port listens, as in ``http://127.0.0.1:8080``.
+    api_key
+        For a server behind a key, as that of our local stack; stock LMCache knows none.
     request_timeout_s
         Limit for one request.
     prefetch_timeout_s
@@ -188,11 +190,18 @@ class LMCacheClient:
         self,
         url: str,
         *,
+        api_key: str | None = None,
         request_timeout_s: float = 30.0,
         prefetch_timeout_s: float = 60.0,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
-        self._http = Http(_LMCACHE, url, request_timeout_s=request_timeout_s, transport=transport)
+        self._http = Http(
+            _LMCACHE,
+            url,
+            api_key=api_key,
+            request_timeout_s=request_timeout_s,
+            transport=transport,
+        )
         self._prefetch_timeout_s = prefetch_timeout_s
 
     @property
