@@ -89,7 +89,11 @@ class Workspace:
         )
         cache = None
         if state.lmcache_url is not None:
-            cache = LMCacheClient(state.lmcache_url, request_timeout_s=lmcache.request_timeout_s)
+            cache = LMCacheClient(
+                state.lmcache_url,
+                api_key=state.api_key,
+                request_timeout_s=lmcache.request_timeout_s,
+            )
         return await ConnectedStack.open(
             engine,
             cache,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from cwm_jupyter.clients.lmcache import LMCacheClient
 from cwm_jupyter.clients.vllm import VLLMClient
@@ -77,21 +76,17 @@ class ConnectedStack:
         chunk_tokens: int | None,
     ) -> ConnectedStack:
         """Connect, and ask the servers for what the caller does not know (None)."""
-        status = await cache.status() if cache is not None else {}
-        registered = {
-            **status.get("cache_context_meta", {}),
-            **status.get("non_cuda_context_meta", {}),
-        }
-        meta: dict[str, Any] = next(iter(registered.values()), {})
+        layout = await cache.layout() if cache is not None else None
+        registered = layout.engines[0] if layout is not None and layout.engines else None
         model = await engine.model()
         return cls(
             engine=engine,
             cache=cache,
             store=store,
             model=model,
-            kv_model_name=kv_model_name or meta.get("model_name") or model,
-            world_size=world_size or meta.get("world_size") or 1,
-            chunk_tokens=chunk_tokens or status.get("chunk_size") or _ANY_CHUNK_TOKENS,
+            kv_model_name=kv_model_name or (registered.model_name if registered else model),
+            world_size=world_size or (registered.world_size if registered else 1),
+            chunk_tokens=chunk_tokens or (layout.chunk_tokens if layout else _ANY_CHUNK_TOKENS),
         )
 
     async def aclose(self) -> None:
@@ -124,7 +119,7 @@ class ConnectedStack:
             LMCache cannot keep this model's KV exactly.
         """
         told = await self.engine.facts()
-        status = await self.cache.status() if self.cache is not None else {}
+        layout = await self.cache.layout() if self.cache is not None else None
         figures = told or {}
         max_context = figures.get("max_context_tokens")
         if max_context is None:
@@ -133,8 +128,8 @@ class ConnectedStack:
         return EngineFacts(
             fingerprint=fingerprint.collect(
                 told,
-                chunk_tokens=status.get("chunk_size"),
-                hash_algorithm=status.get("hash_algorithm"),
+                chunk_tokens=layout.chunk_tokens if layout else None,
+                hash_algorithm=layout.hash_algorithm if layout else None,
                 kv_model_name=self.kv_model_name,
             ),
             max_context_tokens=max_context,

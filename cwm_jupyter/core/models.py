@@ -8,6 +8,7 @@ and raises `cwm_jupyter.errors.IndexCorruptError`, naming the field, where the d
 
 from __future__ import annotations
 
+from collections.abc import Set
 from datetime import UTC, datetime
 from typing import Any, Literal, Self
 
@@ -193,8 +194,8 @@ class Session(Value, frozen=True, kw_only=True):
     max_context_tokens: int | None = None
     #: the window that it was last frozen in or thawed from
     window_id: str | None = None
-    #: what `deleted` and `expired` came from
-    previous_state: SessionState | None = None
+    #: what `deleted` and `expired` came from, the latest last
+    previous_states: list[SessionState] = msgspec.field(default_factory=list)
     tags: list[str] = msgspec.field(default_factory=list)
     metadata: dict[str, Any] = msgspec.field(default_factory=dict)
 
@@ -206,14 +207,14 @@ class Session(Value, frozen=True, kw_only=True):
         StateTransitionError
             The state cannot be reached from the present one.
         """
-        allowed = set(SESSION_TRANSITIONS[self.state])
-        if self.state in ("expired", "deleted") and self.previous_state:
-            allowed.add(self.previous_state)
+        before = self.previous_states
+        allowed = SESSION_TRANSITIONS[self.state] | set(before[-1:])
         _check_transition("session", self.name, self.state, state, allowed)
-        hides = state in ("expired", "deleted")
-        return self.replace(
-            state=state, previous_state=self.state if hides else None, updated_at=now()
-        )
+        if state in before[-1:]:
+            before = before[:-1]
+        elif state in ("expired", "deleted"):
+            before = [*before, self.state]
+        return self.replace(state=state, previous_states=before, updated_at=now())
 
 
 class Window(Value, frozen=True, kw_only=True):
@@ -260,7 +261,7 @@ class Window(Value, frozen=True, kw_only=True):
         return self.replace(state=state, previous_state=self.state if state == "deleted" else None)
 
 
-def _check_transition(what: str, name: str, old: str, new: str, allowed: set[str]) -> None:
+def _check_transition(what: str, name: str, old: str, new: str, allowed: Set[str]) -> None:
     if new not in allowed:
         raise StateTransitionError(
             f"The {what} {name!r} is {old} and cannot become {new}.",

@@ -27,7 +27,7 @@ SESSIONS = st.builds(
     state=st.sampled_from(SESSION_STATES),
     tokens=COUNTS,
     max_context_tokens=st.none() | COUNTS,
-    previous_state=st.none() | st.sampled_from(SESSION_STATES),
+    previous_states=st.lists(st.sampled_from(SESSION_STATES), max_size=2),
     tags=TAGS,
     metadata=METADATA,
 )

@@ -1,0 +1,107 @@
+"""What the tests on the real stack share."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from cwm_jupyter.core.chunks import ChunkKey
+from cwm_jupyter.core.models import Session
+from cwm_jupyter.core.transcript import Transcript
+from cwm_jupyter.stack.state import current
+from cwm_jupyter.workspace import Workspace
+
+#: real text, about 3.7 characters a token
+SOURCE = Path(argparse.__file__).read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Held:
+    """A session as the engine and the store see it."""
+
+    session: Session
+    transcript: Transcript
+    salt: str
+    keys: list[ChunkKey]
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """Greedy tokens after a prompt, each with its log-probability."""
+
+    token_ids: list[int]
+    logprobs: list[float]
+    cached_tokens: int | None
+
+
+class Driver:
+    """Does with a workspace what tests do again and again."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self.manager = workspace.manager
+
+    def text(self, characters: int = 2500, start: int = 0) -> str:
+        """Real text."""
+        return SOURCE[start : start + characters]
+
+    async def talk(self, name: str, *questions: str, max_tokens: int = 24) -> Session:
+        """A session in which these questions were asked."""
+        if await self.manager.find_session(name) is None:
+            await self.manager.create_session(name)
+        for question in questions:
+            await self.manager.say(name, question, max_tokens=max_tokens)
+        return await self.manager.session(name)
+
+    async def held(self, name: str) -> Held:
+        """Look at a session's tokens, salt and chunk keys."""
+        stack = await self.workspace.connect()
+        session = await self.manager.session(name)
+        transcript = self.workspace.library.transcript(session)
+        fingerprint = (await stack.facts()).fingerprint
+        salt = self.workspace.library.lineages.salt(session.lineage_id, fingerprint)
+        return Held(session, transcript, salt, stack.keys(transcript.token_ids, salt))
+
+    async def go_on(self, name: str, tokens: int = 48) -> Continuation:
+        """Generate greedily from where a session stands, without recording it."""
+        stack, held = await self.workspace.connect(), await self.held(name)
+        token_ids: list[int] = []
+        logprobs: list[float] = []
+        cached = None
+        stream = stack.engine.stream(
+            held.transcript.token_ids,
+            cache_salt=held.salt,
+            max_tokens=tokens,
+            top_logprobs=1,
+            ignore_eos=True,
+        )
+        async with aclosing(stream) as deltas:
+            async for delta in deltas:
+                token_ids += delta.token_ids
+                logprobs += delta.logprobs
+                cached = delta.cached_tokens if delta.cached_tokens is not None else cached
+        return Continuation(token_ids, logprobs, cached)
+
+    async def forget_in_engine(self) -> None:
+        """Empty the engine's own prefix cache, so that hits come from LMCache."""
+        state = current(self.workspace.settings.home)
+        assert state is not None
+        async with httpx2.AsyncClient(trust_env=False) as client:
+            response = await client.post(f"{state.engine_url}/reset_prefix_cache")
+        assert response.status_code == 200
+
+    async def stored(self, keys: list[ChunkKey]) -> dict[ChunkKey, bytes]:
+        """Read chunks from the store."""
+        stack = await self.workspace.connect()
+        assert stack.store is not None
+        return {key: await stack.store.read(key) for key in keys}
+
+
+@pytest.fixture
+def driver(workspace: Workspace) -> Driver:
+    return Driver(workspace)
