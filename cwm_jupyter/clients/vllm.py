@@ -6,15 +6,25 @@ import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from types import TracebackType
-from typing import Annotated, Any, Self, TypeVar
+from typing import Any, Self
 
 import httpx2
-import msgspec
-from msgspec import Meta
 
 from cwm_jupyter.clients._http import Http, Service
+from cwm_jupyter.clients._vllm_wire import (
+    ChatAnswer,
+    Completion,
+    CompletionAnswer,
+    Delta,
+    Models,
+    Prompt,
+    ServedModel,
+    StreamEvent,
+    Tokens,
+    Version,
+)
 from cwm_jupyter.clients.metrics import EngineFigures, engine_figures
-from cwm_jupyter.core.models import Message, Value
+from cwm_jupyter.core.models import Message
 from cwm_jupyter.errors import (
     ContextFullError,
     CWMError,
@@ -26,150 +36,6 @@ from cwm_jupyter.errors import (
 )
 
 __all__ = ["Completion", "Delta", "ServedModel", "VLLMClient"]
-
-
-class ServedModel(Value, frozen=True, kw_only=True):
-    """A model that the engine serves: its name, where its weights lie, its longest context."""
-
-    id: str
-    root: str | None = None
-    max_model_len: int | None = None
-
-
-class Completion(Value, frozen=True, kw_only=True):
-    """What the engine generated.
-
-    `token_ids` are the truth, with a generated end-of-turn token; `text` is without special tokens.
-    `cached_tokens` of the prompt came from the engine's or LMCache's cache; None: not told.
-    `logprobs` (nats) are those of the chosen tokens, `top` those of the likeliest by token id, per
-    position; both are empty for a chat.
-    """
-
-    token_ids: list[int]
-    text: str
-    prompt_tokens: int
-    cached_tokens: int | None
-    finish_reason: str
-    logprobs: list[float] = msgspec.field(default_factory=list)
-    top: list[dict[int, float]] = msgspec.field(default_factory=list)
-
-
-class Delta(Value, frozen=True, kw_only=True):
-    """A piece of a streamed completion.
-
-    Only the last has `finish_reason` and, where the engine tells them, the counts of the prompt.
-    """
-
-    token_ids: list[int]
-    text: str
-    finish_reason: str | None = None
-    prompt_tokens: int | None = None
-    cached_tokens: int | None = None
-    logprobs: list[float] = msgspec.field(default_factory=list)
-    top: list[dict[int, float]] = msgspec.field(default_factory=list)
-
-
-# --- what comes over the wire ---------------------------------------------------------------------
-
-T = TypeVar("T")
-_Some = Annotated[list[T], Meta(min_length=1)]
-_TokenName = Annotated[str, Meta(pattern=r"^token_id:\d+$")]
-
-
-class _Details(msgspec.Struct):
-    cached_tokens: int | None = None
-
-
-class _Usage(msgspec.Struct):
-    prompt_tokens: int
-    prompt_tokens_details: _Details | None = None
-
-    @property
-    def cached_tokens(self) -> int | None:
-        return self.prompt_tokens_details.cached_tokens if self.prompt_tokens_details else None
-
-
-class _Logprobs(msgspec.Struct):
-    token_logprobs: list[float]
-    top_logprobs: list[dict[_TokenName, float]]
-
-    def top(self) -> list[dict[int, float]]:
-        """The likeliest tokens of each position, by id."""
-        return [
-            {int(name.removeprefix("token_id:")): value for name, value in position.items()}
-            for position in self.top_logprobs
-        ]
-
-
-class _Choice(msgspec.Struct):
-    text: str
-    token_ids: list[int]
-    finish_reason: str
-    logprobs: _Logprobs
-
-
-class _CompletionAnswer(msgspec.Struct):
-    choices: _Some[_Choice]
-    usage: _Usage
-
-
-class _ChatMessage(msgspec.Struct):
-    content: str | None
-
-
-class _ChatChoice(msgspec.Struct):
-    message: _ChatMessage
-    token_ids: list[int]
-    finish_reason: str
-
-
-class _ChatAnswer(msgspec.Struct):
-    choices: _Some[_ChatChoice]
-    usage: _Usage
-
-
-class _StreamChoice(msgspec.Struct):
-    text: str
-    token_ids: list[int]
-    logprobs: _Logprobs | None
-    finish_reason: str | None = None
-
-    def delta(self) -> Delta:
-        return Delta(
-            token_ids=self.token_ids,
-            text=self.text,
-            finish_reason=self.finish_reason,
-            logprobs=self.logprobs.token_logprobs if self.logprobs else [],
-            top=self.logprobs.top() if self.logprobs else [],
-        )
-
-
-class _StreamError(msgspec.Struct):
-    message: str
-    code: int = 500
-
-
-class _StreamEvent(msgspec.Struct):
-    choices: list[_StreamChoice] = msgspec.field(default_factory=list)
-    usage: _Usage | None = None
-    error: _StreamError | None = None
-
-
-class _Models(msgspec.Struct):
-    data: list[ServedModel]
-
-
-class _Version(msgspec.Struct):
-    version: str
-
-
-class _Tokens(msgspec.Struct):
-    tokens: list[int]
-
-
-class _Prompt(msgspec.Struct):
-    prompt: str
-
 
 # --- errors ---------------------------------------------------------------------------------------
 
@@ -285,11 +151,11 @@ class VLLMClient:
 
     async def version(self) -> str:
         """Return the version of vLLM."""
-        return (await self._http.call("GET", "/version", _Version)).version
+        return (await self._http.call("GET", "/version", Version)).version
 
     async def models(self) -> list[ServedModel]:
         """Return the served models."""
-        return (await self._http.call("GET", "/v1/models", _Models)).data
+        return (await self._http.call("GET", "/v1/models", Models)).data
 
     async def serves(self, model: str) -> bool:
         """Say whether a model of this name is served."""
@@ -337,17 +203,17 @@ class VLLMClient:
             "messages": [message.to_dict() for message in messages],
             "add_generation_prompt": add_generation_prompt,
         }
-        return (await self._http.call("POST", "/tokenize", _Tokens, body=body)).tokens
+        return (await self._http.call("POST", "/tokenize", Tokens, body=body)).tokens
 
     async def tokenize_text(self, text: str) -> list[int]:
         """Return the token ids of a text, without special tokens around it."""
         body = {"model": await self.model(), "prompt": text, "add_special_tokens": False}
-        return (await self._http.call("POST", "/tokenize", _Tokens, body=body)).tokens
+        return (await self._http.call("POST", "/tokenize", Tokens, body=body)).tokens
 
     async def detokenize(self, token_ids: Sequence[int]) -> str:
         """Return the text of token ids, special tokens included."""
         body = {"model": await self.model(), "tokens": list(token_ids)}
-        return (await self._http.call("POST", "/detokenize", _Prompt, body=body)).prompt
+        return (await self._http.call("POST", "/detokenize", Prompt, body=body)).prompt
 
     # --- generation -------------------------------------------------------------------------------
 
@@ -389,7 +255,7 @@ class VLLMClient:
         body = await self._generation(
             token_ids, cache_salt, max_tokens, temperature, top_logprobs, seed, ignore_eos
         )
-        answer = await self._http.call("POST", "/v1/completions", _CompletionAnswer, body=body)
+        answer = await self._http.call("POST", "/v1/completions", CompletionAnswer, body=body)
         choice = answer.choices[0]
         return Completion(
             token_ids=choice.token_ids,
@@ -433,7 +299,7 @@ class VLLMClient:
             async for data in events:
                 if data == "[DONE]":
                     continue  # and not break: a stream read to its end gives its connection back
-                event = self._http.parse(data, _StreamEvent, "POST /v1/completions")
+                event = self._http.parse(data, StreamEvent, "POST /v1/completions")
                 if event.error:
                     raise self._http.refusal(event.error.code, event.error.message, body)
                 for choice in event.choices:
@@ -474,7 +340,7 @@ class VLLMClient:
             "temperature": temperature,
             "return_token_ids": True,
         }
-        answer = await self._http.call("POST", "/v1/chat/completions", _ChatAnswer, body=body)
+        answer = await self._http.call("POST", "/v1/chat/completions", ChatAnswer, body=body)
         choice = answer.choices[0]
         return Completion(
             token_ids=choice.token_ids,
