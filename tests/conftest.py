@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from acceptance import HERE, RECORD, TABLE
 from acceptance_plugin import Recorder
+from stack_driver import Driver
 
 from cwm_jupyter import config
 from cwm_jupyter.config import Settings, reset_settings
@@ -63,6 +64,12 @@ async def workspace(stack: StackState, stack_settings: Settings) -> AsyncIterato
     workspace = Workspace(stack_settings)
     yield workspace
     await workspace.disconnect()
+
+
+@pytest.fixture
+def driver(workspace: Workspace) -> Driver:
+    """Shortcuts on the shared stack."""
+    return Driver(workspace)
 
 
 @pytest.fixture

@@ -146,6 +146,12 @@ class Manager:
             )
         )
 
+    async def remove_session(self, name: str) -> Session:
+        """Delete a session softly: it is hidden, its name is free, its windows stay."""
+        index = self.library.index
+        session = await to_thread.run_sync(index.require_session, name)
+        return await to_thread.run_sync(index.update_session, session.id, lambda s: s.to("deleted"))
+
     async def say(
         self,
         session: str,

@@ -1,4 +1,4 @@
-"""What the tests on the real stack share."""
+"""What tests on the real stack do again and again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
-import pytest
 
 from cwm_jupyter.core.chunks import ChunkKey
 from cwm_jupyter.core.models import Session
@@ -40,7 +39,7 @@ class Continuation:
 
 
 class Driver:
-    """Does with a workspace what tests do again and again."""
+    """A workspace, and shortcuts."""
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
@@ -100,8 +99,3 @@ class Driver:
         stack = await self.workspace.connect()
         assert stack.store is not None
         return {key: await stack.store.read(key) for key in keys}
-
-
-@pytest.fixture
-def driver(workspace: Workspace) -> Driver:
-    return Driver(workspace)
