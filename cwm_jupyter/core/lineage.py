@@ -20,6 +20,7 @@ from cwm_jupyter.errors import KVStoreError
 __all__ = ["Lineages", "make_salt"]
 
 _SECRET_BYTES = 32
+_LOST = "Its chunks cannot be found without it; --recompute builds the window anew."
 
 
 class Lineages:
@@ -47,15 +48,16 @@ class Lineages:
         Raises
         ------
         KVStoreError
-            The lineage's secret is gone, and with it the way to its chunks.
+            The lineage's secret is gone or damaged, and with it the way to its chunks.
         """
         try:
             secret = self._path(lineage_id).read_bytes()
         except OSError as error:
             raise KVStoreError(
-                f"The secret of lineage {lineage_id} cannot be read: {error.strerror}.",
-                hint="Its chunks cannot be found without it; --recompute builds the window anew.",
+                f"The secret of lineage {lineage_id} cannot be read: {error.strerror}.", hint=_LOST
             ) from error
+        if len(secret) != _SECRET_BYTES:
+            raise KVStoreError(f"The secret of lineage {lineage_id} is damaged.", hint=_LOST)
         return make_salt(secret, fingerprint)
 
     def _path(self, lineage_id: str) -> Path:
