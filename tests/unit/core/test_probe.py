@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import pytest
+from bench import Bench
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -78,7 +78,7 @@ def test_exactness_holds_order_and_place_too() -> None:
     assert not probe.compare(before, before.replace(position_tokens=99), tolerance=0).passed
 
 
-async def test_asking_notes_the_likeliest_first_and_what_came_from_cache(bench: Any) -> None:
+async def test_asking_notes_the_likeliest_first_and_what_came_from_cache(bench: Bench) -> None:
     stack = await bench.connect()
     prompt = list(range(20, 60))
     first, cached = await probe.ask(stack, prompt, "s", top=5)
