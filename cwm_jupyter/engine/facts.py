@@ -1,3 +1,6 @@
 class FactsMiddleware:
-    def __init__(self, app): self.app=app
-    async def __call__(self, s, r, d): await self.app(s, r, d)
+    def __init__(self, app):
+        self.app = app
+
+    async def __call__(self, s, r, d):
+        await self.app(s, r, d)

@@ -116,6 +116,9 @@ def engine_environment(settings: Settings, plan: Plan) -> dict[str, str]:
         "VLLM_RPC_BASE_PATH": str(plan.private),
         "VLLM_CACHE_ROOT": str(settings.cache_dir / "vllm"),
         "HF_HUB_OFFLINE": "1",
+        # Little is compiled where the model is not, yet it costs the first request seconds and
+        # needs a C++ compiler.
+        "TORCHDYNAMO_DISABLE": "1",
     }
 
 

@@ -38,19 +38,16 @@ def clear(settings: Settings, stack: StackState | None, job: Job) -> None:
 
 
 def _stop(stack: StackState, job: Job) -> None:
-    lmcache, vllm, watchdog = (stack.parts.get(name) for name in ("lmcache", "vllm", "watchdog"))
+    lmcache = stack.parts.get("lmcache")
     if stack.phase == "ready" and lmcache is not None and processes.alive(lmcache):
         job.stage("storing what is not stored yet")
         _drain(stack)
     job.stage("stopping vLLM and LMCache")
-    engine = [one for one in stack.members if one != lmcache]
     # vLLM first: LMCache can finish the last writes then.
-    if vllm is not None:
-        processes.stop([vllm], grace_s=_GRACE_S, also=engine)
-    if lmcache is not None:
-        processes.stop([lmcache], grace_s=_GRACE_S)
-    if watchdog is not None and watchdog.pid != os.getpid():
-        processes.stop([watchdog])
+    for part in ("vllm", "lmcache", "watchdog"):
+        process = stack.parts.get(part)
+        if process is not None and process.pid != os.getpid():  # the watchdog itself calls this
+            processes.stop([process], grace_s=_GRACE_S, also=stack.members.get(part, ()))
 
 
 def _drain(stack: StackState) -> None:

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 
 from cwm_jupyter.config import Settings
@@ -146,11 +147,11 @@ def _ready(settings: Settings, stack: StackState, job: Job) -> StackState:
         servers.complete(settings.stack.chunk_tokens - 8, settings.stack.start_timeout_s)
         stages["ready"] = time.monotonic() - began
         facts = servers.cache_facts()
-    members = [one for part in stack.parts.values() for one in processes.tree(part)]
+    members = {part: processes.tree(process) for part, process in stack.parts.items()}
     return stack.replace(
         phase="ready",
         members=members,
-        leftovers=[*stack.leftovers, *leftovers.shm_segments(members)],
+        leftovers=[*stack.leftovers, *leftovers.shm_segments(chain(*members.values()))],
         stages_s={name: round(seconds, 2) for name, seconds in stages.items()},
         **facts,
     )

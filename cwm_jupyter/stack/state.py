@@ -52,9 +52,9 @@ class StackState(Value, frozen=True, kw_only=True):
     chunk_tokens: int | None = None
     world_size: int | None = None
     store_dir: str | None = None
-    #: the servers, by name; `members` are all processes that belonged to them when they were ready
+    #: the servers, by name, and all processes that belonged to each when it was ready
     parts: dict[PartName, ProcessId] = msgspec.field(default_factory=dict)
-    members: list[ProcessId] = msgspec.field(default_factory=list)
+    members: dict[PartName, list[ProcessId]] = msgspec.field(default_factory=dict)
     #: segments in /dev/shm, files and folders to remove when the stack is gone
     leftovers: list[str] = msgspec.field(default_factory=list)
     logs: dict[str, str] = msgspec.field(default_factory=dict)
