@@ -1,0 +1,139 @@
+"""``%%cwm``, ``%cwm``, ``%freeze``, ``%thaw``: parse, call the verb, show what came back."""
+
+from __future__ import annotations
+
+import keyword
+import shlex
+import sys
+from argparse import ArgumentTypeError, Namespace
+from typing import TYPE_CHECKING
+
+from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
+
+from cwm_jupyter.parsing import HelpRequestError, Parser, UsageError
+from cwm_jupyter.verbs import VERBS, Verb, find, overview
+
+if TYPE_CHECKING:
+    from cwm_jupyter.notebook.display import NotebookOutput
+    from cwm_jupyter.terminal import Terminal
+
+__all__ = ["CWMMagics", "Interrupted", "magic_parser", "split"]
+
+
+class Interrupted(KeyboardInterrupt):  # it is no error
+    """Ctrl-C, shown in one line: what was kept has been said."""
+
+    def _render_traceback_(self) -> list[str]:
+        return ["Interrupted."]
+
+
+@magics_class
+class CWMMagics(Magics):  # type: ignore[misc]  # IPython is untyped here
+    """The magics; all that they do is in `cwm_jupyter.verbs`."""
+
+    @line_cell_magic  # type: ignore[untyped-decorator]
+    def cwm(self, line: str, cell: str | None = None) -> None:
+        """Talk in a session (``%%cwm``), or run any verb (``%cwm VERB``)."""
+        arguments = split(line)
+        if cell is None:
+            self._verb("%cwm", arguments)
+            return
+        parser = magic_parser(VERBS["say"], "%%cwm")
+        self._run(VERBS["say"], parser, arguments, cell)
+
+    @line_magic  # type: ignore[untyped-decorator]
+    def freeze(self, line: str) -> None:
+        """Make a session's state durable under a name."""
+        self._run(VERBS["freeze"], magic_parser(VERBS["freeze"], "%freeze"), split(line))
+
+    @line_magic  # type: ignore[untyped-decorator]
+    def thaw(self, line: str) -> None:
+        """Restore a window into a new session, and measure it."""
+        self._run(VERBS["thaw"], magic_parser(VERBS["thaw"], "%thaw"), split(line))
+
+    def _verb(self, prog: str, arguments: list[str]) -> None:
+        try:
+            verb = find(arguments, prog)
+        except HelpRequestError as request:
+            print(request)  # noqa: T201
+            return
+        self._run(verb, magic_parser(verb, f"{prog} {verb.name}"), arguments[1:])
+
+    def _run(
+        self, verb: Verb, parser: Parser, arguments: list[str], cell: str | None = None
+    ) -> None:
+        try:
+            parsed = parser.parse(arguments)
+        except HelpRequestError as request:
+            print(request)  # noqa: T201
+            return
+        if cell is not None:
+            _take_cell(parsed, cell)
+        from cwm_jupyter.workspace import get_workspace
+
+        output = self._output()
+        try:
+            value = verb.run(get_workspace(), parsed, output)
+        except KeyboardInterrupt:
+            raise Interrupted from None
+        if parsed.output is not None:
+            self.shell.user_ns[parsed.output] = value
+        output.show(value)
+
+    def _output(self) -> NotebookOutput | Terminal:
+        from cwm_jupyter.current import shared
+
+        if hasattr(self.shell, "kernel"):
+            from cwm_jupyter.notebook.display import NotebookOutput
+
+            return NotebookOutput(shared)
+        from cwm_jupyter.terminal import Terminal
+
+        return Terminal(sys.stdout, sys.stderr, shared)
+
+
+def split(line: str) -> list[str]:
+    """Return a magic's arguments, quoted as in a shell.
+
+    Raises
+    ------
+    UsageError
+        A quotation is not closed.
+    """
+    try:
+        return shlex.split(line)
+    except ValueError as error:
+        raise UsageError(
+            f"The line cannot be split into arguments: {error}.".replace("..", "."),
+            hint='Put text with quotes or spaces into quotes, as in --note "what\'s new".',
+        ) from None
+
+
+def magic_parser(verb: Verb, prog: str) -> Parser:
+    """Return a verb's parser with the option that all magics have, ``-o``."""
+    parser = verb.parser(prog)
+    parser.add_argument(
+        "-o", "--output", type=_variable, metavar="VARIABLE", help="keep the result in a variable"
+    )
+    return parser
+
+
+def _variable(name: str) -> str:
+    if not name.isidentifier() or keyword.iskeyword(name):
+        raise ArgumentTypeError(f"must be the name of a variable, not {name!r}")
+    return name
+
+
+def _take_cell(parsed: Namespace, cell: str) -> None:
+    if parsed.text:
+        raise UsageError(
+            f"%%cwm: what to do with {' '.join(parsed.text)!r}?",
+            hint="Put the question under %%cwm, not beside it.",
+        )
+    parsed.text = [cell.strip()]
+
+
+_SAY_HELP = magic_parser(VERBS["say"], "%%cwm").format_help()
+CWMMagics.cwm.__doc__ = f"{_SAY_HELP}\n{overview('%cwm')}"
+CWMMagics.freeze.__doc__ = magic_parser(VERBS["freeze"], "%freeze").format_help()
+CWMMagics.thaw.__doc__ = magic_parser(VERBS["thaw"], "%thaw").format_help()

@@ -1,0 +1,92 @@
+"""The argument parser of ``cwm`` and ``%cwm``: it raises instead of printing and exiting."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from cwm_jupyter.errors import ValidationError
+
+__all__ = ["HelpRequestError", "Parser", "UsageError", "natural"]
+
+
+class UsageError(ValidationError):
+    """A command line that cannot be understood."""
+
+
+class HelpRequestError(Exception):
+    """The user asked for help; the message is the help."""
+
+
+class _Help(argparse.Action):
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> NoReturn:
+        raise HelpRequestError(parser.format_help())
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser for the command line and for notebooks.
+
+    Parameters
+    ----------
+    prog
+        What the user typed so far, as in ``cwm freeze``.
+    description
+        What the command does.
+    examples
+        Arguments to show as examples.
+
+    Raises
+    ------
+    UsageError
+        From `parse`: the arguments make no sense.
+    HelpRequestError
+        From `parse`: ``-h`` is among them.
+    """
+
+    def __init__(self, prog: str, description: str, examples: Sequence[str] = ()) -> None:
+        lines = [f"  {prog} {example}".rstrip() for example in examples]
+        super().__init__(
+            prog,
+            description=description,
+            epilog=os.linesep.join(["examples:", *lines]) if lines else None,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+            add_help=False,
+        )
+        self.add_argument("-h", "--help", action=_Help, nargs=0, help="show this help")
+
+    def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """Return the parsed arguments; options may stand anywhere."""
+        return self.parse_intermixed_args(list(arguments))
+
+    def error(self, message: str) -> NoReturn:
+        """Raise `UsageError`, where argparse would print and exit."""
+        raise UsageError(f"{self.prog}: {message}.", hint=f"See {self.prog} -h.")
+
+    def options(self) -> dict[str, str | None]:
+        """Return every option string and what its value is called, None where it takes none."""
+        return {
+            option: action.metavar if isinstance(action.metavar, str) else None
+            for action in self._actions
+            for option in action.option_strings
+        }
+
+    def positional(self) -> str | None:
+        """Return what the first positional argument is called."""
+        names = [a.metavar for a in self._actions if not a.option_strings]
+        return names[0] if names and isinstance(names[0], str) else None
+
+
+def natural(text: str) -> int:
+    """Return a whole number from 1; the type of arguments that count."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, not {text!r}")
+    return int(text)
