@@ -81,14 +81,12 @@ class Servers:
 
     def cache_status(self) -> dict[str, Any] | None:
         """Return LMCache's status, None where it cannot be had."""
-        if self._stack.lmcache_url is None:
-            return None
-        try:
-            answer = self._http.get(f"{self._stack.lmcache_url}/status")
-            answer.raise_for_status()
-            return msgspec.json.decode(answer.content, type=dict[str, Any])
-        except (httpx2.HTTPError, msgspec.MsgspecError):
-            return None
+        url = self._stack.lmcache_url
+        return None if url is None else self._document(f"{url}/status")
+
+    def engine_facts(self) -> dict[str, Any] | None:
+        """Return what the engine tells of itself, None where it does not; can take a minute."""
+        return self._document(f"{self._stack.engine_url}/cwm/facts", timeout_s=60.0)
 
     def unstored(self) -> int | None:
         """Return how many chunks LMCache has yet to write to the vault, None if unknown."""
@@ -97,14 +95,17 @@ class Servers:
         figures = store.get("pending_keys_count"), store.get("in_flight_task_count")
         return None if None in figures else sum(figures)
 
-    def requests_served(self) -> float | None:
-        """Return vLLM's count of tokens in and out so far, None where it does not answer."""
+    def work_done(self) -> float | None:
+        """Return vLLM's count of tokens read and written so far, None where it does not tell.
+
+        A request that runs counts as work too: the number grows with each token.
+        """
         try:
             text = self._http.get(f"{self._stack.engine_url}/metrics").text
         except httpx2.HTTPError:
             return None
-        names = ("vllm:prompt_tokens_total", "vllm:generation_tokens_total")
-        lines = [line for line in text.splitlines() if line.startswith(names)]
+        counters = ("vllm:prompt_tokens_total", "vllm:generation_tokens_total")
+        lines = [line for line in text.splitlines() if line.startswith(counters)]
         return sum(float(line.rpartition(" ")[2]) for line in lines) if lines else None
 
     def complete(self, tokens: int, timeout_s: float) -> None:
@@ -133,6 +134,14 @@ class Servers:
             raise StackStartError(
                 f"The engine did not answer its first request: {error or type(error).__name__}."
             ) from error
+
+    def _document(self, url: str, timeout_s: float = _QUICK_S) -> dict[str, Any] | None:
+        try:
+            answer = self._http.get(url, timeout=timeout_s)
+            answer.raise_for_status()
+            return msgspec.json.decode(answer.content, type=dict[str, Any])
+        except (httpx2.HTTPError, msgspec.MsgspecError):
+            return None
 
     def _answers(self, url: str) -> bool | None:
         try:

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 
 from cwm_jupyter.config import Settings
@@ -28,6 +28,8 @@ from cwm_jupyter.stack.state import PartName, StackState
 __all__ = ["logs", "start"]
 
 _POLL_S = 0.1
+#: from the start on, each from the end of the one before: the two servers load side by side
+_STAGES = ("lmcache", "vllm", "warm_up")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _TELLING = re.compile(r"\w+(Error|Exception)\b: ")
 
@@ -133,26 +135,28 @@ def _launched(settings: Settings, plan: Plan, stack: StackState) -> Iterator[Sta
 
 def _ready(settings: Settings, stack: StackState, job: Job) -> StackState:
     """Return the state of the stack when it is ready, with what only then is known."""
-    began = time.monotonic()
-    deadline = began + settings.stack.start_timeout_s
-    stages: dict[str, float] = {}
+    moments = [time.monotonic()]
+    deadline = moments[0] + settings.stack.start_timeout_s
     with Servers(stack) as servers:
         _await(servers.cache_answers, settings, stack, deadline, job)
-        stages["lmcache"] = time.monotonic() - began
+        moments.append(time.monotonic())
         job.stage("loading the engine")
         _await(servers.engine_answers, settings, stack, deadline, job)
-        stages["vllm"] = time.monotonic() - began
+        moments.append(time.monotonic())
         job.stage("warming up")
         # Less than a chunk, so that nothing of it is stored.
         servers.complete(settings.stack.chunk_tokens - 8, settings.stack.start_timeout_s)
-        stages["ready"] = time.monotonic() - began
+        moments.append(time.monotonic())
         facts = servers.cache_facts()
     members = {part: processes.tree(process) for part, process in stack.parts.items()}
     return stack.replace(
         phase="ready",
         members=members,
         leftovers=[*stack.leftovers, *leftovers.shm_segments(chain(*members.values()))],
-        stages_s={name: round(seconds, 2) for name, seconds in stages.items()},
+        stages_s={
+            stage: round(end - start, 2)
+            for stage, (start, end) in zip(_STAGES, pairwise(moments), strict=True)
+        },
         **facts,
     )
 

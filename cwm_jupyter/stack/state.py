@@ -60,6 +60,7 @@ class StackState(Value, frozen=True, kw_only=True):
     logs: dict[str, str] = msgspec.field(default_factory=dict)
     started_at: str
     settings: dict[str, Any] = msgspec.field(default_factory=dict)
+    #: what the start spent, one after the other
     stages_s: dict[str, float] = msgspec.field(default_factory=dict)
     #: `up` found this stack running; never in the file
     already_running: bool = False
