@@ -35,6 +35,16 @@ class EngineFacts:
     max_context_tokens: int | None
     kv_bytes_per_token: int | None
 
+    @property
+    def aligned(self) -> bool:
+        """Whether chunks end where the engine's blocks end.
+
+        Only then does a restored prompt reuse as much as a live one, and compute the same tail in
+        the same shape: equality to the bit is due. Where the blocks are unknown it is not.
+        """
+        layout = self.fingerprint.layout
+        return layout["block_tokens"] == layout["chunk_tokens"] is not None
+
 
 @dataclass(frozen=True)
 class ConnectedStack:

@@ -96,7 +96,11 @@ async def say(
     ------
     ContextFullError
         The message does not fit into the model's context.
+    StateTransitionError
+        The session has expired.
     """
+    if session.state != "active":
+        session.to("active")  # refuses before anything is generated
     transcript = await to_thread.run_sync(library.transcript, session)
     facts = await stack.facts()
     prompt = await render_turn(stack.engine, transcript, text)
@@ -168,7 +172,8 @@ class _Answer:
                     self.ttft_s = time.perf_counter() - self.started
                 self.token_ids += delta.token_ids
                 self.pieces.append(delta.text)
-                if delta.finish_reason is not None:
+                # Whatever else ends an answer (the engine's own abort, say) cuts it short.
+                if delta.finish_reason in ("stop", "length"):
                     self.finish_reason = delta.finish_reason
                 if delta.cached_tokens is not None:
                     self.cached_tokens = delta.cached_tokens
@@ -177,14 +182,17 @@ class _Answer:
 
 
 def _room(prompt_tokens: int, max_tokens: int, max_context_tokens: int | None) -> int:
-    """Return how long the answer may be, at least one token."""
+    """Return how long the answer may be, at least one token.
+
+    One token stays free, or the session could not be probed and so not frozen.
+    """
     if max_context_tokens is None:
         return max_tokens
-    room = max_context_tokens - prompt_tokens
+    room = max_context_tokens - prompt_tokens - 1
     if room < 1:
         raise ContextFullError(
-            f"The conversation would have {prompt_tokens:,} tokens; "
-            f"the model's context holds {max_context_tokens:,}.",
+            f"The conversation would have {prompt_tokens:,} tokens and leave no room for an "
+            f"answer: the model's context holds {max_context_tokens:,}.",
             tokens=prompt_tokens,
             max_context_tokens=max_context_tokens,
         )

@@ -8,6 +8,7 @@ new one.
 
 from __future__ import annotations
 
+import statistics
 import time
 import uuid
 from collections.abc import Sequence
@@ -71,8 +72,12 @@ class Freeze:
         ------
         SessionEmptyError
             Nothing was said yet.
+        StateTransitionError
+            The session has expired.
         """
         self.job.stage("look")
+        if self.session.state != "frozen":
+            self.session.to("frozen")  # refuses before anything is stored
         self._transcript = await to_thread.run_sync(self.library.transcript, self.session)
         if not self._transcript.turns:
             raise SessionEmptyError(f"The session {self.session.name!r} is empty.")
@@ -105,10 +110,16 @@ class Freeze:
             return await self._commit(window_id, name, tags, note)
         except BaseException:
             with anyio.CancelScope(shield=True):
-                self.library.forget_manifests(window_id)
-                if store is not None:
-                    await store.release(window_id)
+                await self._undo(window_id)
             raise
+
+    async def _undo(self, window_id: str) -> None:
+        """Leave nothing of a failed freeze, unless its window is in the index after all."""
+        if await to_thread.run_sync(self.library.index.get_window, window_id) is not None:
+            return
+        self.library.forget_manifests(window_id)
+        if self.stack.store is not None:
+            await self.stack.store.release(window_id)
 
     async def _commit(
         self, window_id: str, name: str, tags: Sequence[str], note: str
@@ -155,15 +166,10 @@ class Freeze:
 
     async def _prove_durable(self, store: ChunkStore) -> list[ChunkRef]:
         self.job.stage("store", total=len(self._keys), unit="chunks")
-        await settle(
-            self.stack,
-            store,
-            self._keys,
-            self._transcript.token_ids,
-            self._salt,
-            job=self.job,
-            timeout_s=self.durable_timeout_s,
-        )
+        await self._settle(store)
+        if torn := await _odd_sizes(store, self._keys):
+            await store.delete(torn)  # LMCache never replaces a file that is there
+            await self._settle(store)
         self.job.stage("sync", unit="bytes")
         refs = await store.seal(self._keys, self.job.advance)
         sealed = [ref for ref in refs if ref is not None]
@@ -178,6 +184,17 @@ class Freeze:
                 hint="Freeze again; see cwm doctor if it stays so.",
             )
         return sealed
+
+    async def _settle(self, store: ChunkStore) -> None:
+        await settle(
+            self.stack,
+            store,
+            self._keys,
+            self._transcript.token_ids,
+            self._salt,
+            job=self.job,
+            timeout_s=self.durable_timeout_s,
+        )
 
     async def _prove_present(self) -> list[ChunkRef]:
         """Drop the chunks from LMCache's memory and count what comes back from its disk."""
@@ -210,7 +227,10 @@ class Freeze:
         ]
 
     async def _probe(self) -> tuple[Probe, float]:
-        """Note the probe, with exactly the window's chunks taken from cache."""
+        """Note the probe, with exactly the window's chunks taken from cache.
+
+        Where the engine's blocks are smaller than chunks it may take more, of its own cache.
+        """
         started = time.perf_counter()
         expected = len(self._keys) // self.stack.world_size * self.stack.chunk_tokens
         for _ in range(2):  # a first one may have to load what the engine had dropped
@@ -218,6 +238,8 @@ class Freeze:
                 self.stack, self._transcript.token_ids, self._salt, top=self.probe_top
             )
             if cached is None or cached == expected:
+                return noted, time.perf_counter() - started
+            if cached > expected and not self._facts.aligned:
                 return noted, time.perf_counter() - started
         raise KVStoreError(
             f"The engine takes {cached:,} tokens from cache where the window has {expected:,}.",
@@ -315,6 +337,12 @@ async def settle(
             )
         await stack.keeper().delete(missing, tier="l1")
         await stack.engine.complete(token_ids, cache_salt=salt, max_tokens=1)
+
+
+async def _odd_sizes(store: ChunkStore, keys: Sequence[ChunkKey]) -> list[ChunkKey]:
+    """Return the chunks that are not of the size that most have: a crash left part of them."""
+    sizes = [stat.size_bytes if stat else None for stat in await store.stat(keys)]
+    return [key for key, size in zip(keys, sizes, strict=True) if size != statistics.mode(sizes)]
 
 
 def _patience_s(chunks: int) -> float:

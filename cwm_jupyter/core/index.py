@@ -282,7 +282,9 @@ class Transaction(_Reader):
             raise kind.exists(
                 f"There is a {kind.what} with the id {entry.id} already.", id=entry.id
             )
-        return self._put(kind, entry.replace(name=check_name(entry.name, kind.what)))
+        entry = entry.replace(name=check_name(entry.name, kind.what))
+        self._check_free(kind, entry)
+        return self._put(kind, entry)
 
     def _update(self, kind: _Kind[_Entry], key: str, change: Callable[[_Entry], _Entry]) -> _Entry:
         old = self._get(kind, key)
@@ -295,16 +297,19 @@ class Transaction(_Reader):
             old.to(new.state)  # raises where no such way is allowed
         if new.name != old.name:
             new = new.replace(name=check_name(new.name, kind.what))
+        if new.name != old.name or old.state == "deleted":
+            self._check_free(kind, new)
         return self._put(kind, new)
 
+    def _check_free(self, kind: _Kind[_Entry], entry: _Entry) -> None:
+        """Refuse a live entry whose name another live one has, as its name or its id."""
+        other = None if entry.state == "deleted" else self._find(kind, entry.name)
+        if other is not None and other.id != entry.id:
+            raise kind.exists(
+                f"There is a {kind.what} {other.name!r} already.", name=entry.name, id=other.id
+            )
+
     def _put(self, kind: _Kind[_Entry], entry: _Entry) -> _Entry:
-        """Store an entry whose name, if it is live, no other one has."""
-        if entry.state != "deleted":
-            other = self._find(kind, entry.name)
-            if other is not None and other.id != entry.id:
-                raise kind.exists(
-                    f"There is a {kind.what} {other.name!r} already.", name=entry.name, id=other.id
-                )
         self._table(kind).put(entry.id, entry.to_dict())
         return entry
 

@@ -37,7 +37,6 @@ class _Chunks:
     keys: list[ChunkKey] = field(default_factory=list)
     missing: list[int] = field(default_factory=list)
     corrupt: list[int] = field(default_factory=list)
-    loaded: int = 0
 
     @property
     def bad(self) -> list[int]:
@@ -122,7 +121,9 @@ class Thaw:
 
         self.job.stage("recompute" if recompute else "take into the engine")
         expected = len(chunks.keys) // self.stack.world_size * self.stack.chunk_tokens
-        inexact = bool(recompute or accepted or chunks.bad or self._manifest.recomputed)
+        inexact = bool(
+            recompute or accepted or chunks.bad or self._manifest.recomputed or not facts.aligned
+        )
         result, cached = await self._probe(expected, inexact=inexact)
         restore_s = time.perf_counter() - started
         report = ThawReport(
@@ -169,25 +170,12 @@ class Thaw:
             )
         chunks = _Chunks(keys)
         self.job.stage("load", total=self.window.size_bytes, unit="bytes")
-        checks: list[ChunkCheck] = []
-
-        async def verify(store: ChunkStore) -> None:
-            checks.extend(await store.verify(keys, refs, self.job.advance))
-
-        async with anyio.create_task_group() as group:
-            if self.stack.store is not None:
-                group.start_soon(verify, self.stack.store)
-            if keys:
-                loaded = await self.stack.keeper().prefetch(
-                    self._token_ids,
-                    model_name=self.stack.kv_model_name,
-                    world_size=self.stack.world_size,
-                    cache_salt=self._salt,
-                    timeout_s=self.prefetch_timeout_s,
-                )
-                chunks.loaded = loaded.found
+        try:
+            checks, loaded = await self._verify_and_prefetch(keys)
+        except ExceptionGroup as errors:  # what a task group raises; either error tells enough
+            raise errors.exceptions[0] from None
         if self.stack.store is None:
-            chunks.missing = list(range(chunks.loaded, len(keys)))
+            chunks.missing = list(range(loaded, len(keys)))
             return chunks
         chunks.missing = [i for i, check in enumerate(checks) if check.state == "missing"]
         chunks.corrupt = [i for i, check in enumerate(checks) if check.state == "corrupt"]
@@ -196,6 +184,28 @@ class Thaw:
             await self.stack.keeper().delete(corrupt, tier="all", force=True)
             await self.stack.store.delete(corrupt)
         return chunks
+
+    async def _verify_and_prefetch(self, keys: list[ChunkKey]) -> tuple[list[ChunkCheck], int]:
+        """Return what the store says of the chunks, and how many LMCache has loaded."""
+        checks: list[ChunkCheck] = []
+        loaded = 0
+
+        async def verify(store: ChunkStore) -> None:
+            checks.extend(await store.verify(keys, self._manifest.refs, self.job.advance))
+
+        async with anyio.create_task_group() as group:
+            if self.stack.store is not None:
+                group.start_soon(verify, self.stack.store)
+            if keys:
+                prefetched = await self.stack.keeper().prefetch(
+                    self._token_ids,
+                    model_name=self.stack.kv_model_name,
+                    world_size=self.stack.world_size,
+                    cache_salt=self._salt,
+                    timeout_s=self.prefetch_timeout_s,
+                )
+                loaded = prefetched.found
+        return checks, loaded
 
     async def _probe(self, expected: int, *, inexact: bool) -> tuple[ProbeResult, int | None]:
         """Ask the engine, and once more with nothing else running if the answer differs."""

@@ -97,7 +97,8 @@ async def test_a_flipped_bit_is_found_recomputed_and_healed(driver, name) -> Non
     later = await manager.thaw(name)
     assert (later.chunks_corrupt, later.chunks_missing) == (0, 0)
     assert later.cached_tokens == later.expected_cached_tokens
-    assert later.chunks_recomputed >= 1
+    # Computed in the shapes of the turns, it may even be the frozen bytes again.
+    assert (later.probe.tolerance == 0) == (later.chunks_recomputed == 0)
 
 
 async def test_a_failed_store_is_stored_again(driver, name) -> None:

@@ -1,0 +1,264 @@
+"""The demo: one conversation frozen, everything stopped, started again and thawed, measured.
+
+A prompt of real text (Python's own library, which every machine has) and a question; freeze; then
+the same fixed request twice, live before the servers are stopped and again after the thaw. Tokens
+and log-probabilities must be equal to the bit. Last the window's prompt under a fresh lineage, for
+the time that computing it takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sysconfig
+import time
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+from cwm_jupyter._version import __version__
+from cwm_jupyter.core.connection import ConnectedStack
+from cwm_jupyter.core.job import Job, JobState
+from cwm_jupyter.core.models import FreezeReport, Message, ThawReport, Value
+from cwm_jupyter.core.transcript import render_turn
+from cwm_jupyter.errors import ValidationError
+from cwm_jupyter.present import megabytes, seconds, text
+from cwm_jupyter.stack import launcher
+from cwm_jupyter.workspace import Workspace
+
+__all__ = ["DemoResult", "add_arguments", "run_demo"]
+
+_NAME = "demo"
+_QUESTION = "Which module is this, and what is it for? Answer in two sentences."
+_NEXT_QUESTION = "Name one function that is defined in it and say what it does."
+_NEXT_TOKENS = 48
+#: room for the question, its answer and the next request
+_ROOM_TOKENS = 512
+
+
+class DemoResult(Value, frozen=True, kw_only=True):
+    """What the demo measured; seconds to the first token unless the name says otherwise."""
+
+    prompt_tokens: int
+    cold_ttft_s: float
+    live_ttft_s: float
+    restore_s: float
+    next_ttft_s: float
+    expected_cached_tokens: int
+    thaw_cached_tokens: int | None
+    identical_tokens: bool
+    max_abs_logprob_diff: float
+    probe_passed: bool
+    freeze_commit_s: float
+    freeze_probe_s: float
+    window_bytes: int
+    model: str
+    versions: dict[str, str]
+
+    @property
+    def speedup(self) -> float:
+        """How many times sooner the thaw is than computing the prompt."""
+        return self.cold_ttft_s / self.restore_s
+
+
+class _Continuation(Value, frozen=True, kw_only=True):
+    """The fixed request's outcome."""
+
+    token_ids: list[int]
+    logprobs: list[float]
+    ttft_s: float
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the demo's options."""
+    parser.add_argument(
+        "--tokens",
+        type=int,
+        default=6000,
+        metavar="N",
+        help="length of the text that the question is about, in tokens (default: 6000)",
+    )
+
+
+def run_demo(
+    workspace: Workspace,
+    args: argparse.Namespace,
+    *,
+    job_watch: Callable[[JobState], None] | None = None,
+) -> DemoResult:
+    """Run the demo; it restarts the local stack and leaves the window ``demo``.
+
+    Raises
+    ------
+    ValidationError
+        The text does not fit into the model's context.
+    """
+    job = Job("demo", job_watch)
+    settings = workspace.settings
+    launcher.up(settings, job)
+    job.stage("ask and freeze")
+    frozen, live = workspace.run(_ask_and_freeze, workspace, args.tokens)
+    launcher.down(settings, job)
+    launcher.up(settings, job)
+    job.stage("thaw and compare")
+    result = workspace.run(_thaw_and_compare, workspace, frozen, live)
+    job.finish()
+    return result
+
+
+async def _ask_and_freeze(workspace: Workspace, tokens: int) -> tuple[FreezeReport, _Continuation]:
+    manager = workspace.manager
+    for leftover in [s for s in (await manager.sessions()).items if s.name.startswith(_NAME)]:
+        await manager.remove_session(leftover.id)
+    for leftover in [w for w in (await manager.windows()).items if w.name == _NAME]:
+        await manager.remove_window(leftover.id)
+    stack = await workspace.connect()
+    text = await _real_text(stack, tokens)
+    session = await manager.create_session(_NAME)
+    await manager.say(session.name, f"{text}\n\n{_QUESTION}", max_tokens=64)
+    report = await manager.freeze(_NAME, session.name, note="Made by cwm demo.")
+    return report, await _continue(workspace, session.name)
+
+
+async def _thaw_and_compare(
+    workspace: Workspace, frozen: FreezeReport, live: _Continuation
+) -> DemoResult:
+    manager = workspace.manager
+    thawed = await manager.thaw(_NAME, as_session=f"{_NAME}-thawed")
+    again = await _continue(workspace, thawed.session)
+    stack = await workspace.connect()
+    facts = (await stack.facts()).fingerprint.numeric
+    return DemoResult(
+        prompt_tokens=frozen.window.tokens,
+        cold_ttft_s=await _cold(workspace, stack, thawed),
+        live_ttft_s=live.ttft_s,
+        restore_s=thawed.restore_s,
+        next_ttft_s=again.ttft_s,
+        expected_cached_tokens=thawed.expected_cached_tokens,
+        thaw_cached_tokens=thawed.cached_tokens,
+        identical_tokens=live.token_ids == again.token_ids,
+        max_abs_logprob_diff=max(
+            abs(a - b) for a, b in zip(live.logprobs, again.logprobs, strict=True)
+        ),
+        probe_passed=thawed.probe.passed,
+        freeze_commit_s=frozen.commit_s,
+        freeze_probe_s=frozen.probe_s,
+        window_bytes=frozen.window.size_bytes,
+        model=frozen.window.model,
+        versions={
+            "cwm-jupyter": __version__,
+            "vllm": str(facts.get("vllm_version")),
+            "lmcache": str(facts.get("lmcache_version")),
+            "torch": str(facts.get("torch_version")),
+            "python": platform.python_version(),
+        },
+    )
+
+
+async def _real_text(stack: ConnectedStack, tokens: int) -> str:
+    """Return source text of Python's library with about `tokens` tokens.
+
+    Raises
+    ------
+    ValidationError
+        The model's context has no room for it, the question and the answers.
+    """
+    limit = (await stack.facts()).max_context_tokens
+    if tokens < 1 or (limit is not None and tokens + _ROOM_TOKENS > limit):
+        raise ValidationError(
+            f"--tokens must be from 1 to {(limit or 0) - _ROOM_TOKENS:,} for this model, "
+            f"not {tokens:,}."
+        )
+    source = "".join(
+        path.read_text(encoding="utf-8") for path in _library_files(("argparse.py", "ast.py"))
+    )
+    characters = 4 * tokens
+    while True:  # shorten until it fits: tokens a character vary with the text
+        text = source[:characters]
+        count = len(await stack.engine.tokenize([Message(role="user", content=text)]))
+        if count <= tokens:
+            return text
+        characters = characters * tokens // count - 1
+
+
+def _library_files(names: Sequence[str]) -> list[Path]:
+    folder = Path(sysconfig.get_path("stdlib"))
+    return [folder / name for name in names]
+
+
+async def _continue(workspace: Workspace, session: str) -> _Continuation:
+    """Send the fixed request, unrecorded, and note what came and when."""
+    stack = await workspace.connect()
+    found = await workspace.manager.session(session)
+    transcript = workspace.library.transcript(found)
+    salt = workspace.library.lineages.salt(found.lineage_id, (await stack.facts()).fingerprint)
+    prompt = [*transcript.token_ids, *await render_turn(stack.engine, transcript, _NEXT_QUESTION)]
+    return await _request(stack, prompt, salt, _NEXT_TOKENS)
+
+
+async def _cold(workspace: Workspace, stack: ConnectedStack, thawed: ThawReport) -> float:
+    """Return the time to the first token of the window's prompt in a fresh lineage."""
+    session = await workspace.manager.session(thawed.session)
+    lineage = workspace.library.lineages.create()
+    salt = workspace.library.lineages.salt(lineage, (await stack.facts()).fingerprint)
+    prompt = workspace.library.transcript(session).token_ids
+    return (await _request(stack, prompt, salt, 1)).ttft_s
+
+
+async def _request(
+    stack: ConnectedStack, prompt: Sequence[int], salt: str, max_tokens: int
+) -> _Continuation:
+    token_ids: list[int] = []
+    logprobs: list[float] = []
+    ttft_s: float | None = None
+    started = time.perf_counter()
+    stream = stack.engine.stream(
+        prompt, cache_salt=salt, max_tokens=max_tokens, top_logprobs=1, ignore_eos=True
+    )
+    async with aclosing(stream) as deltas:
+        async for delta in deltas:
+            if ttft_s is None and delta.token_ids:
+                ttft_s = time.perf_counter() - started
+            token_ids += delta.token_ids
+            logprobs += delta.logprobs
+    return _Continuation(token_ids=token_ids, logprobs=logprobs, ttft_s=ttft_s or 0.0)
+
+
+@text.register
+def _(result: DemoResult) -> str:
+    cached = "unavailable" if result.thaw_cached_tokens is None else result.thaw_cached_tokens
+    equal = result.identical_tokens and result.max_abs_logprob_diff == 0
+    rows: list[tuple[str, Any]] = [
+        ("context", f"{result.prompt_tokens:,} tokens, {megabytes(result.window_bytes)}"),
+        ("from cache after the restart", f"{cached:,} of {result.expected_cached_tokens:,} tokens"),
+        (
+            f"the next {_NEXT_TOKENS} tokens",
+            "the same, every log-probability equal to the bit"
+            if equal
+            else f"DIFFERENT: log-probabilities by up to {result.max_abs_logprob_diff:.3g}",
+        ),
+        ("probe", "passed" if result.probe_passed else "FAILED"),
+        (
+            "freeze",
+            f"{seconds(result.freeze_commit_s)} and {seconds(result.freeze_probe_s)} for the probe",
+        ),
+    ]
+    bars = [
+        ("computing it", result.cold_ttft_s),
+        ("thaw", result.restore_s),
+        ("next answer's first token", result.next_ttft_s),
+        ("the same without a restart", result.live_ttft_s),
+    ]
+    width = max(len(label) for label, _ in [*rows, *bars])
+    longest = max(value for _, value in bars)
+    lines = [f"{label:<{width}}  {value}" for label, value in rows]
+    lines += ["", *(f"{n:<{width}}  {_bar(v / longest)} {seconds(v)}" for n, v in bars)]
+    lines += ["", f"The thaw was {result.speedup:.0f} times sooner than computing the context."]
+    return "\n".join(lines)
+
+
+def _bar(share: float, width: int = 40) -> str:
+    """Return a bar of block characters, to an eighth of a character."""
+    eighths = max(1, round(share * width * 8))
+    return "█" * (eighths // 8) + ("" if eighths % 8 == 0 else "▏▎▍▌▋▊▉"[eighths % 8 - 1])
