@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
+import itertools
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from cwm_jupyter.errors import ValidationError
 
@@ -18,17 +18,6 @@ class UsageError(ValidationError):
 
 class HelpRequestError(Exception):
     """The user asked for help; the message is the help."""
-
-
-class _Help(argparse.Action):
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: str | Sequence[Any] | None,
-        option_string: str | None = None,
-    ) -> NoReturn:
-        raise HelpRequestError(parser.format_help())
 
 
 class Parser(argparse.ArgumentParser):
@@ -56,15 +45,18 @@ class Parser(argparse.ArgumentParser):
         super().__init__(
             prog,
             description=description,
-            epilog=os.linesep.join(["examples:", *lines]) if lines else None,
+            epilog="\n".join(["examples:", *lines]) if lines else None,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
             add_help=False,
         )
-        self.add_argument("-h", "--help", action=_Help, nargs=0, help="show this help")
+        self.add_argument("-h", "--help", action="store_true", help="show this help")
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
         """Return the parsed arguments; options may stand anywhere."""
+        # Asked for first: required arguments are then missing, and rightly so.
+        if {"-h", "--help"} & set(itertools.takewhile(lambda a: a != "--", arguments)):
+            raise HelpRequestError(self.format_help())
         return self.parse_intermixed_args(list(arguments))
 
     def error(self, message: str) -> NoReturn:

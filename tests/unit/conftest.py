@@ -1,0 +1,39 @@
+"""What the tests of the front ends share: a process with a home of its own and a fake stack."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fake_stack import FakeStack
+
+from cwm_jupyter import current, process, workspace
+from cwm_jupyter.core.connection import ConnectedStack
+from cwm_jupyter.workspace import Workspace
+
+
+@pytest.fixture
+def own_process(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a process has one of, made anew: its workspace and its present session."""
+    monkeypatch.setattr(workspace, "_shared", None)
+    monkeypatch.setattr(process, "_close_at_end", lambda workspace: None)
+    monkeypatch.setattr(current.shared, "_name", None)
+    monkeypatch.setattr(current.shared, "_used", set())
+    yield
+    if workspace._shared is not None:
+        workspace._shared.close()
+
+
+@pytest.fixture
+def fake_stack(home: Path, monkeypatch: pytest.MonkeyPatch) -> FakeStack:
+    """A running stack without a model, which every workspace finds."""
+    stack = FakeStack(home / "vault")
+
+    async def connect(self: Workspace) -> ConnectedStack:
+        if self._connected is None:
+            self._connected = None, await stack.connect()
+        return self._connected[1]
+
+    monkeypatch.setattr(Workspace, "connect", connect)
+    return stack
