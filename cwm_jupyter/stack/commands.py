@@ -54,6 +54,7 @@ def cache_command(settings: Settings, plan: Plan) -> list[str]:
     store = {"type": "fs", "base_path": str(settings.vault_dir)}
     return [
         str(plan.python),
+        "-P",  # import nothing from the working folder
         "-m",
         "cwm_jupyter.engine.cache",
         *("--http-host", "127.0.0.1", "--http-port", str(plan.lmcache_port)),
@@ -80,6 +81,7 @@ def engine_command(settings: Settings, plan: Plan) -> list[str]:
     length = () if stack.max_model_len is None else ("--max-model-len", str(stack.max_model_len))
     return [
         str(plan.python),
+        "-P",  # import nothing from the working folder
         "-m",
         "cwm_jupyter.engine.serve",
         *("--host", "127.0.0.1", "--port", str(plan.engine_port)),

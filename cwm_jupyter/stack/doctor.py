@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-import msgspec
 import psutil
 
 from cwm_jupyter.config import Settings

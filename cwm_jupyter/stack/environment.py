@@ -25,7 +25,6 @@ from pathlib import Path
 import msgspec
 from filelock import FileLock, Timeout
 
-import cwm_jupyter
 from cwm_jupyter.config import Settings
 from cwm_jupyter.core.files import make_private_dir, write_atomic
 from cwm_jupyter.core.job import Job
@@ -127,7 +126,7 @@ def publish_code(run_dir: Path) -> Path:
     The servers run in another environment and must not see the kernel's ``site-packages``. The
     folder is named by the code's digest: an upgrade never changes code under a running server.
     """
-    source = Path(cwm_jupyter.__file__).parent
+    source = Path(__file__).parents[1]
     files = sorted(path for path in source.rglob("*.py") if "__pycache__" not in path.parts)
     digest = hashlib.sha256()
     for path in files:

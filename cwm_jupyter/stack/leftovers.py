@@ -34,7 +34,8 @@ def shm_segments(members: Iterable[ProcessId]) -> list[str]:
         with contextlib.suppress(psutil.Error, AttributeError, NotImplementedError):
             maps = psutil.Process(member.pid).memory_maps()
             found |= {one.path for one in maps if one.path.startswith(f"{SHM_DIR}/")}
-    return sorted(found)
+    # A segment can be mapped under a name that it had only while it was made.
+    return sorted(path for path in found if Path(path).exists())
 
 
 def remove(paths: Iterable[str]) -> None:

@@ -118,7 +118,7 @@ def _prepare(settings: Settings, models: Path, python: Path, job: Job) -> Model:
     code = publish_code(settings.run_dir)
     try:
         run_logged(
-            [str(python), "-m", "cwm_jupyter.engine.convert", str(gguf), str(converted)],
+            [str(python), "-P", "-m", "cwm_jupyter.engine.convert", str(gguf), str(converted)],
             job,
             env={**os.environ, "PYTHONPATH": str(code), "HF_HUB_OFFLINE": "1"},
         )
@@ -197,7 +197,7 @@ def _fetch(url: str, part: Path, job: Job) -> None:
         total = have + int(length) if length else None
         with part.open("ab" if resumed else "wb") as file:
             job.advance(have, total)
-            for block in answer.iter_bytes(_CHUNK_BYTES):
+            for block in answer.iter_raw():
                 file.write(block)
                 have += len(block)
                 job.advance(have, total)

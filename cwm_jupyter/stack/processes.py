@@ -187,16 +187,23 @@ def _wait_for_end(members: Iterable[ProcessId], timeout_s: float) -> bool:
 
 
 def _find(process: ProcessId) -> psutil.Process | None:
-    with _children_lock:
-        child = _children.get(process.pid)
-        if child is not None and child.poll() is not None:
-            del _children[process.pid]
     try:
         found = psutil.Process(process.pid)
-        same = abs(found.create_time() - process.created_s) < _SAME_START_S
-        return found if same and found.status() != psutil.STATUS_ZOMBIE else None
+        if abs(found.create_time() - process.created_s) >= _SAME_START_S:
+            return None
+        if found.status() == psutil.STATUS_ZOMBIE:
+            _reap(process.pid)
+            return None
     except psutil.Error:
         return None
+    return found
+
+
+def _reap(pid: int) -> None:
+    with _children_lock:
+        child = _children.get(pid)
+        if child is not None and child.poll() is not None:
+            del _children[pid]
 
 
 def _descendants(process: psutil.Process) -> list[psutil.Process]:

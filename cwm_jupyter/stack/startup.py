@@ -190,6 +190,6 @@ def _error(settings: Settings, part: PartName, what: str) -> StackStartError:
 def _with_watchdog(settings: Settings, stack: StackState) -> StackState:
     if settings.stack.idle_stop_s is None:
         return stack
-    argv = [sys.executable, "-m", "cwm_jupyter.stack.watchdog", str(settings.home)]
+    argv = [sys.executable, "-P", "-m", "cwm_jupyter.stack.watchdog", str(settings.home)]
     process = processes.start(argv, log=_log_file(settings, "watchdog"), env=os.environ)
     return stack.replace(parts={**stack.parts, "watchdog": process})
