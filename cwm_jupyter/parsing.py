@@ -57,6 +57,8 @@ class Parser(argparse.ArgumentParser):
         # Asked for first: required arguments are then missing, and rightly so.
         if {"-h", "--help"} & set(itertools.takewhile(lambda a: a != "--", arguments)):
             raise HelpRequestError(self.format_help())
+        if "--" in arguments:  # which intermixed parsing loses
+            return self.parse_args(list(arguments))
         return self.parse_intermixed_args(list(arguments))
 
     def error(self, message: str) -> NoReturn:

@@ -253,7 +253,8 @@ def _say(workspace: Workspace, args: argparse.Namespace, front: FrontEnd) -> Rep
     manager, name = workspace.manager, args.session or front.session
     before = workspace.run(_opened, workspace, name, args.system)
     if front.use(name) and before.turns:
-        front.note(f"Going on in session {name}: {before.turns} turns, {before.tokens:,} tokens.")
+        turns = f"{before.turns} turn{'' if before.turns == 1 else 's'}"
+        front.note(f"Going on in session {name}: {turns}, {before.tokens:,} tokens.")
     try:
         with front.answer() as on_text:
             return workspace.run(

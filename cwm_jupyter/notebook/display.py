@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from IPython.display import DisplayHandle, display
 
-from cwm_jupyter.core.job import JobState
+from cwm_jupyter.core.job import Job, JobState
 from cwm_jupyter.core.models import FreezePlan
 from cwm_jupyter.current import CurrentSession
 from cwm_jupyter.errors import ValidationError
 from cwm_jupyter.layout import Block, Line, Prose, draw_html, draw_text
 from cwm_jupyter.present import html, text
 from cwm_jupyter.progress import Progress, ticking
-from cwm_jupyter.units import seconds
 
 __all__ = ["NotebookOutput"]
 
 _REFRESH_S = 0.05
-_WAIT_SHOWN_S = 0.5
 
 
 class NotebookOutput:
@@ -84,16 +81,16 @@ class NotebookOutput:
     def answer(self) -> Iterator[Callable[[str], None]]:
         """Show an answer while it comes; yields what takes its pieces."""
         pieces: list[str] = []
-        started, shown = time.monotonic(), 0
+        drawn: tuple[int, str] = (0, "")
+        progress = Progress()
+        Job("say", progress.watch).stage("waiting for the first token")
 
         def tick() -> None:
-            nonlocal shown
-            waited_s = time.monotonic() - started
-            if len(pieces) > shown:
-                shown = len(pieces)
-                self._draw([Prose("".join(pieces))])
-            elif not pieces and waited_s > _WAIT_SHOWN_S:
-                self._draw([Line(f"waiting for the first token · {seconds(waited_s)}", faint=True)])
+            nonlocal drawn
+            now = len(pieces), "" if pieces else progress.line
+            if now != drawn:
+                drawn = now
+                self._draw([Prose("".join(pieces)) if pieces else Line(now[1], faint=True)])
 
         try:
             with ticking(tick, _REFRESH_S):
