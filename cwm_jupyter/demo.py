@@ -20,7 +20,7 @@ from typing import Any
 from cwm_jupyter._version import __version__
 from cwm_jupyter.core.connection import ConnectedStack
 from cwm_jupyter.core.job import Job, JobState
-from cwm_jupyter.core.models import FreezeReport, Message, ThawReport, Value
+from cwm_jupyter.core.models import FreezeReport, ThawReport, Value
 from cwm_jupyter.core.transcript import render_turn
 from cwm_jupyter.errors import ValidationError
 from cwm_jupyter.present import megabytes, seconds, text
@@ -173,13 +173,17 @@ async def _real_text(stack: ConnectedStack, tokens: int) -> str:
     source = "".join(
         path.read_text(encoding="utf-8") for path in _library_files(("argparse.py", "ast.py"))
     )
+    fits, too_long = 0, len(source) + 1
     characters = 4 * tokens
-    while True:  # shorten until it fits: tokens a character vary with the text
-        text = source[:characters]
-        count = len(await stack.engine.tokenize([Message(role="user", content=text)]))
+    for _ in range(6):  # how many characters a token has varies with the text
+        characters = min(max(characters, fits + 1), too_long - 1)
+        count = len(await stack.engine.tokenize_text(source[:characters]))
         if count <= tokens:
-            return text
-        characters = characters * tokens // count - 1
+            fits = characters
+        else:
+            too_long = characters
+        characters = characters * tokens // count
+    return source[:fits]
 
 
 def _library_files(names: Sequence[str]) -> list[Path]:

@@ -52,5 +52,5 @@ async def test_the_demo_shows_an_exact_restore(stack, stack_settings) -> None:
     assert result["thaw_cached_tokens"] == result["expected_cached_tokens"]
     assert result["expected_cached_tokens"] == (result["prompt_tokens"] - 1) // 128 * 128
     assert result["window_bytes"] == result["expected_cached_tokens"] * 23_040
-    assert result["versions"]["vllm"] == "0.32.0"
+    assert result["versions"]["vllm"].endswith("0.32.0")
     assert await asyncio.to_thread((stack_settings.home / "index.json").exists)
