@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
 
+from cwm_jupyter.errors import CWMError
 from cwm_jupyter.parsing import HelpRequestError, Parser, UsageError
 from cwm_jupyter.verbs import VERBS, Verb, find, overview
 
@@ -76,6 +77,10 @@ class CWMMagics(Magics):  # type: ignore[misc]  # IPython is untyped here
             value = verb.run(process_workspace(), parsed, output)
         except KeyboardInterrupt:
             raise Interrupted from None
+        except CWMError as error:
+            # IPython prints a native traceback where an exception group led to an error.
+            error.__context__ = None
+            raise
         if parsed.output is not None:
             self.shell.user_ns[parsed.output] = value
         output.show(value)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from bench import QUESTION
 from entries import make_session, make_window
@@ -119,6 +120,20 @@ def test_without_a_stack_two_lines_say_so(shell: InteractiveShell) -> None:
 def test_what_cannot_be_is_said_in_two_lines(shell: InteractiveShell, cell: str, said: str) -> None:
     _, seen = failure(shell, cell)
     assert said in seen
+    assert seen.count("\n") <= 2
+
+
+def test_an_error_from_parallel_work_is_as_short(
+    shell: InteractiveShell, fake_stack: FakeStack
+) -> None:
+    run(shell, f"%%cwm\n{QUESTION}")
+    run(shell, "%freeze paper")
+    fake_stack.restart()
+    fake_stack.before = lambda call: (
+        httpx2.Response(500, json={"detail": "no room"}) if "prefetches" in call else None
+    )
+    _, seen = failure(shell, "%thaw paper")
+    assert "no room" in seen
     assert seen.count("\n") <= 2
 
 
