@@ -29,10 +29,10 @@ from cwm_jupyter.core.models import (
 from cwm_jupyter.current import shared
 from cwm_jupyter.errors import CWMError, SessionExistsError, ValidationError
 from cwm_jupyter.present import html, text
-from cwm_jupyter.process import process_workspace
 from cwm_jupyter.stack import launcher
 from cwm_jupyter.stack.state import StackState, StackStatus
 from cwm_jupyter.verbs import start_stack
+from cwm_jupyter.workspace import get_workspace
 
 if TYPE_CHECKING:
     from cwm_jupyter.stack.doctor import Finding
@@ -85,25 +85,25 @@ def up(
     >>> import cwm_jupyter as cwm
     >>> cwm.up()  # doctest: +SKIP
     """
-    settings = process_workspace().settings
+    settings = get_workspace().settings
     return start_stack(settings, job or Job("up"), model=model, engine_args=engine_args)
 
 
 def down() -> None:
     """Stop the local stack, once all chunks are stored; a remote one is only let go."""
-    launcher.down(process_workspace().settings)
+    launcher.down(get_workspace().settings)
 
 
 def status() -> StackStatus:
     """Return whether the stack runs, server by server."""
-    return launcher.status(process_workspace().settings)
+    return launcher.status(get_workspace().settings)
 
 
 def doctor() -> list[Finding]:
     """Return what would go wrong on this machine, and what is well."""
     from cwm_jupyter.stack.doctor import diagnose
 
-    return diagnose(process_workspace().settings)
+    return diagnose(get_workspace().settings)
 
 
 # --- sessions -------------------------------------------------------------------------------------
@@ -132,13 +132,13 @@ class LiveSession:
     @property
     def record(self) -> Session:
         """The session's entry in the index, as it is now."""
-        workspace = process_workspace()
+        workspace = get_workspace()
         return workspace.run(workspace.manager.session, self.name)
 
     @property
     def messages(self) -> list[Message]:
         """What was said so far."""
-        workspace = process_workspace()
+        workspace = get_workspace()
         status = workspace.run(partial(workspace.manager.status, session=self.name))
         return status.messages
 
@@ -177,7 +177,7 @@ class LiveSession:
             The conversation would not fit into the model's context.
         """
         saying = self._saying(text, files, max_tokens, temperature, seed, on_text)
-        return process_workspace().run(saying)
+        return get_workspace().run(saying)
 
     async def asay(
         self,
@@ -191,7 +191,7 @@ class LiveSession:
     ) -> Reply:
         """As `say`, awaited."""
         saying = self._saying(text, files, max_tokens, temperature, seed, on_text)
-        return await process_workspace().arun(saying)
+        return await get_workspace().arun(saying)
 
     def _saying(
         self,
@@ -203,7 +203,7 @@ class LiveSession:
         on_text: Callable[[str], None] | None,
     ) -> Callable[[], Awaitable[Reply]]:
         return partial(
-            process_workspace().manager.say,
+            get_workspace().manager.say,
             self.name,
             text,
             files=[Path(file) for file in files],
@@ -268,7 +268,7 @@ def session(
     --------
     >>> s = cwm.session("paper", from_window="paper-read")  # doctest: +SKIP
     """
-    return process_workspace().run(
+    return get_workspace().run(
         partial(_session, name, system=system, messages=messages, from_window=from_window)
     )
 
@@ -281,7 +281,7 @@ async def asession(
     from_window: str | None = None,
 ) -> LiveSession:
     """As `session`, awaited."""
-    return await process_workspace().arun(
+    return await get_workspace().arun(
         partial(_session, name, system=system, messages=messages, from_window=from_window)
     )
 
@@ -293,7 +293,7 @@ async def _session(
     messages: Sequence[Message | Mapping[str, str]],
     from_window: str | None,
 ) -> LiveSession:
-    manager = process_workspace().manager
+    manager = get_workspace().manager
     name = name or shared.name
     opening = [_message(m) for m in messages]
     if system is not None:
@@ -317,11 +317,11 @@ async def _check_beginning(
 ) -> None:
     """Refuse to take a session for another one."""
     if from_window is not None:
-        index = process_workspace().library.index
+        index = get_workspace().library.index
         window = await to_thread.run_sync(index.require_window, from_window)
         same = found.window_id == window.id
     else:
-        transcript = await to_thread.run_sync(process_workspace().library.transcript, found)
+        transcript = await to_thread.run_sync(get_workspace().library.transcript, found)
         said = transcript.messages
         same = said[: len(opening)] == list(opening)
     if not same:
@@ -344,7 +344,7 @@ def _message(message: Message | Mapping[str, str]) -> Message:
 
 def sessions(*, state: str | None = None, limit: int | None = None, offset: int = 0) -> Page:
     """List sessions, oldest first; deleted and expired ones only where `state` asks."""
-    workspace = process_workspace()
+    workspace = get_workspace()
     return workspace.run(
         partial(workspace.manager.sessions, state=state, limit=limit, offset=offset)
     )
@@ -387,7 +387,7 @@ def freeze(
     --------
     >>> cwm.freeze("paper", tags=["draft"])  # doctest: +SKIP
     """
-    return process_workspace().run(_freezing(name, session, tags, note, job))
+    return get_workspace().run(_freezing(name, session, tags, note, job))
 
 
 async def afreeze(
@@ -399,13 +399,13 @@ async def afreeze(
     job: Job | None = None,
 ) -> FreezeReport:
     """As `freeze`, awaited."""
-    return await process_workspace().arun(_freezing(name, session, tags, note, job))
+    return await get_workspace().arun(_freezing(name, session, tags, note, job))
 
 
 def _freezing(
     name: str, session: str | None, tags: Sequence[str], note: str, job: Job | None
 ) -> Callable[[], Awaitable[FreezeReport]]:
-    manager = process_workspace().manager
+    manager = get_workspace().manager
     return partial(manager.freeze, name, session or shared.name, tags=tags, note=note, job=job)
 
 
@@ -449,7 +449,7 @@ def thaw(
     >>> report = cwm.thaw("paper")  # doctest: +SKIP
     >>> report.complete, report.cached_tokens  # doctest: +SKIP
     """
-    return process_workspace().run(
+    return get_workspace().run(
         _thawing(name, as_session, recompute, accept_engine, accept_unknown, job)
     )
 
@@ -464,7 +464,7 @@ async def athaw(
     job: Job | None = None,
 ) -> ThawReport:
     """As `thaw`, awaited."""
-    return await process_workspace().arun(
+    return await get_workspace().arun(
         _thawing(name, as_session, recompute, accept_engine, accept_unknown, job)
     )
 
@@ -478,7 +478,7 @@ def _thawing(
     job: Job | None,
 ) -> Callable[[], Awaitable[ThawReport]]:
     return partial(
-        process_workspace().manager.thaw,
+        get_workspace().manager.thaw,
         name,
         as_session=as_session,
         recompute=recompute,
@@ -490,7 +490,7 @@ def _thawing(
 
 def windows(*, tags: Sequence[str] = (), limit: int | None = None, offset: int = 0) -> Page:
     """List windows that have all the tags, newest first."""
-    workspace = process_workspace()
+    workspace = get_workspace()
     return workspace.run(partial(workspace.manager.windows, tags=tags, limit=limit, offset=offset))
 
 
@@ -502,17 +502,17 @@ def show(window: str | None = None, *, session: str | None = None) -> WindowStat
     ValidationError
         Both or neither are given.
     """
-    workspace = process_workspace()
+    workspace = get_workspace()
     return workspace.run(partial(workspace.manager.status, window=window, session=session))
 
 
 def remove(name: str) -> Window:
     """Delete a window; `restore` brings it back."""
-    workspace = process_workspace()
+    workspace = get_workspace()
     return workspace.run(workspace.manager.remove_window, name)
 
 
 def restore(name: str) -> Window:
     """Bring back the window of this name that was deleted last."""
-    workspace = process_workspace()
+    workspace = get_workspace()
     return workspace.run(workspace.manager.restore_window, name)

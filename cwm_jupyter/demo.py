@@ -22,7 +22,7 @@ from cwm_jupyter.core.connection import ConnectedStack
 from cwm_jupyter.core.job import Job, JobState
 from cwm_jupyter.core.models import FreezeReport, ThawReport, Value
 from cwm_jupyter.core.transcript import render_turn
-from cwm_jupyter.errors import ValidationError
+from cwm_jupyter.errors import ProbeError, ValidationError
 from cwm_jupyter.present import megabytes, seconds, text
 from cwm_jupyter.stack import launcher
 from cwm_jupyter.workspace import Workspace
@@ -55,6 +55,11 @@ class DemoResult(Value, frozen=True, kw_only=True):
     window_bytes: int
     model: str
     versions: dict[str, str]
+
+    @property
+    def exact(self) -> bool:
+        """Whether the thawed conversation went on as the live one, to the bit."""
+        return self.identical_tokens and self.max_abs_logprob_diff == 0
 
     @property
     def speedup(self) -> float:
@@ -93,6 +98,8 @@ def run_demo(
     ------
     ValidationError
         The text does not fit into the model's context.
+    ProbeError
+        The thawed conversation did not continue as the live one.
     """
     job = Job("demo", job_watch)
     settings = workspace.settings
@@ -104,6 +111,14 @@ def run_demo(
     job.stage("thaw and compare")
     result = workspace.run(_thaw_and_compare, workspace, frozen, live)
     job.finish()
+    if not (result.exact and result.thaw_cached_tokens == result.expected_cached_tokens):
+        raise ProbeError(
+            f"The thawed conversation took {result.thaw_cached_tokens} of "
+            f"{result.expected_cached_tokens} tokens from cache and went on differently: by up to "
+            f"{result.max_abs_logprob_diff:.3g} nats.",
+            hint="Run it again with nothing else running; see cwm doctor and cwm logs.",
+            result=result.to_dict(),
+        )
     return result
 
 
@@ -232,14 +247,13 @@ async def _request(
 @text.register
 def _(result: DemoResult) -> str:
     cached = "unavailable" if result.thaw_cached_tokens is None else result.thaw_cached_tokens
-    equal = result.identical_tokens and result.max_abs_logprob_diff == 0
     rows: list[tuple[str, Any]] = [
         ("context", f"{result.prompt_tokens:,} tokens, {megabytes(result.window_bytes)}"),
         ("from cache after the restart", f"{cached:,} of {result.expected_cached_tokens:,} tokens"),
         (
             f"the next {_NEXT_TOKENS} tokens",
             "the same, every log-probability equal to the bit"
-            if equal
+            if result.exact
             else f"DIFFERENT: log-probabilities by up to {result.max_abs_logprob_diff:.3g}",
         ),
         ("probe", "passed" if result.probe_passed else "FAILED"),

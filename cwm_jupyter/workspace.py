@@ -155,9 +155,23 @@ _shared_lock = threading.Lock()
 
 
 def get_workspace() -> Workspace:
-    """Return the process's one workspace, made from its settings on first use."""
+    """Return the process's one workspace, made on first use and closed when the program ends."""
     global _shared
     with _shared_lock:
         if _shared is None:
             _shared = Workspace()
+            closer = threading.Thread(
+                target=_close_at_end, args=(_shared,), name="cwm-close", daemon=True
+            )
+            closer.start()
         return _shared
+
+
+def _close_at_end(workspace: Workspace) -> None:
+    """Wait for the main thread and close the workspace.
+
+    A program that is over waits for its threads, and those of the background loop wait for work:
+    somebody has to close it before that wait, and so before anything registered with `atexit`.
+    """
+    threading.main_thread().join()
+    workspace.close()

@@ -70,11 +70,11 @@ class CWMMagics(Magics):  # type: ignore[misc]  # IPython is untyped here
             return
         if cell is not None:
             _take_cell(parsed, cell)
-        from cwm_jupyter.process import process_workspace
+        from cwm_jupyter.workspace import get_workspace
 
         output = self._output()
         try:
-            value = verb.run(process_workspace(), parsed, output)
+            value = verb.run(get_workspace(), parsed, output)
         except KeyboardInterrupt:
             raise Interrupted from None
         except CWMError as error:

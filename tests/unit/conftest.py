@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from fake_stack import FakeStack
 
-from cwm_jupyter import current, process, workspace
+from cwm_jupyter import current, workspace
 from cwm_jupyter.core.connection import ConnectedStack
 from cwm_jupyter.workspace import Workspace
 
@@ -17,7 +17,7 @@ from cwm_jupyter.workspace import Workspace
 def own_process(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What a process has one of, made anew: its workspace and its present session."""
     monkeypatch.setattr(workspace, "_shared", None)
-    monkeypatch.setattr(process, "_close_at_end", lambda workspace: None)
+    monkeypatch.setattr(workspace, "_close_at_end", lambda workspace: None)
     monkeypatch.setattr(current.shared, "_name", None)
     monkeypatch.setattr(current.shared, "_used", set())
     yield
