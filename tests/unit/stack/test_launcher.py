@@ -29,6 +29,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.headers.get("Authorization") != KEY:
             code = 401
         body = json.dumps(STATUS).encode()
+        if self.path == "/metrics":
+            body = b"vllm:prompt_tokens_total{} 5.0"
         self.send_response(code); self.send_header("Content-Length", str(len(body)))
         self.end_headers(); self.wfile.write(body)
     do_GET = answer
@@ -215,3 +217,13 @@ def test_the_environment_of_this_process_is_left_alone(settings: Settings, fakes
     before = dict(os.environ)
     launcher.up(settings)
     assert dict(os.environ) == before
+
+
+def test_an_idle_stack_is_stopped_by_its_watchdog(settings: Settings, fakes: Fakes) -> None:
+    stack = msgspec.structs.replace(settings.stack, idle_stop_s=0.2)
+    started = launcher.up(msgspec.structs.replace(settings, stack=stack))
+    watchdog = psutil.Process(started.parts["watchdog"].pid)
+    gone, _ = psutil.wait_procs([watchdog], timeout=30)
+    assert gone
+    assert running(started) == [False, False, False]
+    assert state.current(settings.home) is None
