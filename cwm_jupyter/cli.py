@@ -15,8 +15,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from cwm_jupyter.errors import CancelledJobError, CWMError
-from cwm_jupyter.parsing import HelpRequestError, UsageError
+from cwm_jupyter.errors import CancelledJobError, CWMError, UsageError
+from cwm_jupyter.parsing import HelpRequestError
 from cwm_jupyter.verbs import parse
 
 __all__ = ["main"]

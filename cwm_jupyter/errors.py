@@ -8,6 +8,7 @@ then what to do about it.
 
     CWMError                          cwm.error
     ├── ValidationError               input.invalid
+    │   └── UsageError                input.usage
     ├── ConfigError                   config.invalid
     ├── SecurityError                 security.refused
     ├── ResourceExhaustedError        resource.exhausted
@@ -77,6 +78,7 @@ __all__ = [
     "StackError",
     "StackStartError",
     "StateTransitionError",
+    "UsageError",
     "VLLMConnectionError",
     "VLLMError",
     "VLLMRequestError",
@@ -204,6 +206,12 @@ class ValidationError(CWMError):
     """Input that cannot be right: a name, a number, a combination of options."""
 
     code = "input.invalid"
+
+
+class UsageError(ValidationError):
+    """A command line that cannot be understood."""
+
+    code = "input.usage"
 
 
 class ConfigError(CWMError):

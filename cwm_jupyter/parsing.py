@@ -7,13 +7,9 @@ import itertools
 from collections.abc import Sequence
 from typing import NoReturn
 
-from cwm_jupyter.errors import ValidationError
+from cwm_jupyter.errors import UsageError
 
-__all__ = ["HelpRequestError", "Parser", "UsageError", "natural"]
-
-
-class UsageError(ValidationError):
-    """A command line that cannot be understood."""
+__all__ = ["HelpRequestError", "Parser", "natural"]
 
 
 class HelpRequestError(Exception):

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cwm_jupyter._version import __version__
-from cwm_jupyter.errors import StackError, ValidationError
-from cwm_jupyter.parsing import HelpRequestError, Parser, UsageError, natural
+from cwm_jupyter.errors import StackError, UsageError, ValidationError
+from cwm_jupyter.parsing import HelpRequestError, Parser, natural
 
 if TYPE_CHECKING:
     from cwm_jupyter.config import Settings

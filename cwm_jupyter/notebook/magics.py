@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
 
-from cwm_jupyter.errors import CWMError
-from cwm_jupyter.parsing import HelpRequestError, Parser, UsageError
+from cwm_jupyter.errors import CWMError, UsageError
+from cwm_jupyter.parsing import HelpRequestError, Parser
 from cwm_jupyter.verbs import VERBS, Verb, find, overview
 
 if TYPE_CHECKING:

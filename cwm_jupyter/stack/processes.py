@@ -143,12 +143,15 @@ def stop(
         grace_s = min(grace_s, 2.0)
     if _wait_for_end(members.values(), grace_s):
         return True
-    for member in members.values():
-        found = _find(member)
-        if found is not None:
-            with contextlib.suppress(psutil.Error):
-                found.kill()
-    _wait_for_end(members.values(), 10.0)
+    # Python's resource trackers last: they remove what the others have left, and then end.
+    trackers = {pid for pid, member in members.items() if _is_tracker(member)}
+    for batch, wait_s in ((members.keys() - trackers, 2.0), (trackers, 10.0)):
+        for pid in batch:
+            found = _find(members[pid])
+            if found is not None:
+                with contextlib.suppress(psutil.Error):
+                    found.kill()
+        _wait_for_end(members.values(), wait_s)
     return False
 
 
@@ -174,6 +177,14 @@ def _ask_to_end(process: psutil.Process) -> None:
             process.send_signal(signal.CTRL_BREAK_EVENT)
         else:
             process.terminate()
+
+
+def _is_tracker(member: ProcessId) -> bool:
+    found = _find(member)
+    try:
+        return found is not None and "resource_tracker" in " ".join(found.cmdline())
+    except psutil.Error:
+        return False
 
 
 def _wait_for_end(members: Iterable[ProcessId], timeout_s: float) -> bool:

@@ -82,7 +82,7 @@ def test_usage_errors(cwm: Any, arguments: list[str]) -> None:
     status, out, err = cwm(*arguments)
     assert (status, out) == (2, "")
     assert err.startswith("cwm")
-    assert "[input.invalid]" in err.split("\n")[0]
+    assert "[input.usage]" in err.split("\n")[0]
     status, out, _ = cwm(*arguments, "--json")
     assert status == 2
     assert document(out)["error"]["category"] == "input"

@@ -24,11 +24,12 @@ from cwm_jupyter.errors import (
     SessionNotFoundError,
     StackDownError,
     StackError,
+    UsageError,
     ValidationError,
     WindowExistsError,
     WindowNotFoundError,
 )
-from cwm_jupyter.parsing import HelpRequestError, UsageError
+from cwm_jupyter.parsing import HelpRequestError
 from cwm_jupyter.stack.state import StackState
 from cwm_jupyter.verbs import VERBS, overview, parse
 from cwm_jupyter.workspace import Workspace
@@ -142,7 +143,7 @@ def test_what_makes_no_sense_is_refused_in_words(arguments: list[str], said: str
     with pytest.raises(UsageError) as refused:
         parse(arguments, "cwm")
     assert said in str(refused.value)
-    assert refused.value.code == "input.invalid"
+    assert refused.value.code == "input.usage"
 
 
 def test_options_may_stand_among_the_words() -> None:

@@ -108,7 +108,7 @@ def test_without_a_stack_two_lines_say_so(shell: InteractiveShell) -> None:
     ("cell", "said"),
     [
         ("%thaw nothing", "There is no window 'nothing'.  [window.not_found]"),
-        ("%freeze", "%freeze: the following arguments are required: NAME.  [input.invalid]"),
+        ("%freeze", "%freeze: the following arguments are required: NAME.  [input.usage]"),
         ("%cwm frezze", "Did you mean freeze?"),
         ("%freeze 'x", "No closing quotation."),
         ("%cwm ls -o 1x", "must be the name of a variable, not '1x'"),
