@@ -342,7 +342,8 @@ async def settle(
 async def _odd_sizes(store: ChunkStore, keys: Sequence[ChunkKey]) -> list[ChunkKey]:
     """Return the chunks that are not of the size that most have: a crash left part of them."""
     sizes = [stat.size_bytes if stat else None for stat in await store.stat(keys)]
-    return [key for key, size in zip(keys, sizes, strict=True) if size != statistics.mode(sizes)]
+    usual = statistics.mode(sizes) if sizes else None
+    return [key for key, size in zip(keys, sizes, strict=True) if size != usual]
 
 
 def _patience_s(chunks: int) -> float:

@@ -12,8 +12,8 @@ Everything is owner-only, replaced atomically and checksummed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import blake3
@@ -21,7 +21,7 @@ import filelock
 import msgspec
 
 from cwm_jupyter.core.files import make_private_dir, read_checked, write_checked
-from cwm_jupyter.core.index import Index
+from cwm_jupyter.core.index import Index, Transaction
 from cwm_jupyter.core.lineage import Lineages
 from cwm_jupyter.core.models import ChunkRef, Fingerprint, Probe, Session, Value, Window
 from cwm_jupyter.core.transcript import Transcript
@@ -46,6 +46,14 @@ class Manifest(Value, frozen=True, kw_only=True):
     refs: list[ChunkRef]
     probe: Probe
     recomputed: list[str] = msgspec.field(default_factory=list)
+
+    def exchanged(self, new: Mapping[ChunkRef, ChunkRef]) -> Manifest:
+        """Return the manifest with other refs for some chunks, noted as recomputed."""
+        gone = {ref.chunk_hash for ref in self.refs if ref in new}
+        return self.replace(
+            refs=[new.get(ref, ref) for ref in self.refs],
+            recomputed=sorted({*self.recomputed, *gone}),
+        )
 
 
 class Library:
@@ -81,6 +89,23 @@ class Library:
         path = self._sessions / f"{session_id}.json"
         write_checked(path, "transcript", _SCHEMA, transcript)
 
+    def add_session(
+        self,
+        session: Session,
+        transcript: Transcript,
+        also: Callable[[Transaction], object] = lambda transaction: None,
+    ) -> None:
+        """Write a new session's transcript, then its entry and what `also` does, or nothing."""
+        self.write_transcript(session.id, transcript)
+        try:
+            with self.index.transaction() as transaction:
+                transaction.add_session(session)
+                also(transaction)
+        except BaseException:
+            if self.index.get_session(session.id) is None:
+                (self._sessions / f"{session.id}.json").unlink(missing_ok=True)
+            raise
+
     def manifest(self, window: Window) -> Manifest:
         """Return a window's manifest.
 
@@ -111,19 +136,37 @@ class Library:
 
         The file's name holds the digest, so both exist until the index has named the new one.
         """
-        digest = self.write_manifest(manifest)
-        window = self.index.update_window(
-            manifest.window_id, lambda w: change(w).replace(manifest_digest=digest)
-        )
-        self.forget_manifests(window.id, but=digest)
+        replaced: list[str] = []
+        digest = _digest(manifest)
+
+        def changed(window: Window) -> Window:
+            replaced.append(window.manifest_digest)
+            return change(window).replace(manifest_digest=digest)
+
+        with self.index.transaction() as transaction:  # one writer at a time
+            self.write_manifest(manifest)
+            window = transaction.update_window(manifest.window_id, changed)
+        if replaced != [digest]:
+            self._manifest_path(window.id, replaced[0]).unlink(missing_ok=True)
         return window
 
-    def forget_manifests(self, window_id: str, *, but: str | None = None) -> None:
-        """Delete a window's manifests, all or all but the one with this digest."""
-        keep = self._manifest_path(window_id, but) if but else None
+    def note_recomputed(self, lineage_id: str, new: Mapping[ChunkRef, ChunkRef]) -> None:
+        """Note in all windows of a lineage that chunks were computed again, to other bytes.
+
+        Windows share chunks: what healed one would look corrupt to the next.
+        """
+        for window in [*self.index.windows().items, *self.index.windows(state="deleted").items]:
+            if window.lineage_id != lineage_id:
+                continue
+            with suppress(IndexCorruptError):  # whoever thaws that window is told
+                manifest = self.manifest(window)
+                if not new.keys().isdisjoint(manifest.refs):
+                    self.replace_manifest(manifest.exchanged(new), lambda w: w)
+
+    def forget_manifests(self, window_id: str) -> None:
+        """Delete all manifests of a window."""
         for path in self._windows.glob(f"{window_id}.*.json"):
-            if path != keep:
-                path.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
     def _manifest_path(self, window_id: str, digest: str) -> Path:
         return self._windows / f"{window_id}.{digest[:16]}.json"

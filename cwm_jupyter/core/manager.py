@@ -119,8 +119,7 @@ class Manager:
             created_at=now(),
             updated_at=now(),
         )
-        self.library.write_transcript(session.id, transcript)
-        self.library.index.add_session(session)
+        self.library.add_session(session, transcript)
         return session
 
     async def session(self, name: str) -> Session:
@@ -306,7 +305,7 @@ class Manager:
         while index.find_session(name) is not None:
             number += 1
             name = f"{window.name}-{number}"
-        return name
+        return check_name(name, "session")
 
     async def windows(
         self, *, tags: Sequence[str] = (), limit: int | None = None, offset: int = 0

@@ -21,8 +21,8 @@ from cwm_jupyter.core.chunks import ChunkCheck, ChunkKey, ChunkStore
 from cwm_jupyter.core.connection import ConnectedStack
 from cwm_jupyter.core.freeze import settle
 from cwm_jupyter.core.job import Job
-from cwm_jupyter.core.library import Library, Manifest
-from cwm_jupyter.core.models import Probe, ProbeResult, Session, ThawReport, Window, now
+from cwm_jupyter.core.library import Library
+from cwm_jupyter.core.models import ChunkRef, Probe, ProbeResult, Session, ThawReport, Window, now
 from cwm_jupyter.errors import CWMError, IndexCorruptError, ProbeError
 
 __all__ = ["Thaw"]
@@ -238,7 +238,6 @@ class Thaw:
         """
         self.job.stage("heal", total=len(chunks.bad), unit="chunks")
         keys = [chunks.keys[i] for i in chunks.bad]
-        refs = list(self._manifest.refs)
         try:
             await settle(
                 self.stack,
@@ -249,27 +248,25 @@ class Thaw:
                 job=self.job,
                 timeout_s=self.durable_timeout_s,
             )
-            for i, ref in zip(chunks.bad, await store.seal(keys), strict=True):
-                if ref is not None:
-                    refs[i] = ref
+            sealed = await store.seal(keys)
         except CWMError:
             self.window = await to_thread.run_sync(self._mark_damaged)
             return
-        new = {r.chunk_hash for r, old in zip(refs, self._manifest.refs, strict=True) if r != old}
-        manifest = self._manifest.replace(
-            refs=refs, recomputed=sorted({*self._manifest.recomputed, *new})
-        )
-        self.window = await to_thread.run_sync(self._mark_healed, manifest)
+        frozen = [self._manifest.refs[i] for i in chunks.bad]
+        new = {old: ref for old, ref in zip(frozen, sealed, strict=True) if ref and ref != old}
+        self.window = await to_thread.run_sync(self._mark_healed, new)
 
     def _mark_damaged(self) -> Window:
         return self.library.index.update_window(
             self.window.id, lambda w: w if w.state == "damaged" else w.to("damaged")
         )
 
-    def _mark_healed(self, manifest: Manifest) -> Window:
-        return self.library.replace_manifest(
-            manifest, lambda w: w.to("intact") if w.state == "damaged" else w
+    def _mark_healed(self, new: dict[ChunkRef, ChunkRef]) -> Window:
+        window = self.library.replace_manifest(
+            self._manifest.exchanged(new), lambda w: w.to("intact") if w.state == "damaged" else w
         )
+        self.library.note_recomputed(window.lineage_id, new)
+        return window
 
     def _enter(self, name: str, lineage_id: str, max_context_tokens: int | None) -> None:
         """Write the new session's transcript, then it and the window's use into the index."""
@@ -286,12 +283,13 @@ class Thaw:
             max_context_tokens=max_context_tokens,
             window_id=self.window.id,
         )
-        self.library.write_transcript(session.id, self._manifest.transcript)
-        with self.library.index.transaction() as transaction:
-            transaction.add_session(session)
-            transaction.update_window(
+        self.library.add_session(
+            session,
+            self._manifest.transcript,
+            lambda transaction: transaction.update_window(
                 self.window.id, lambda w: w.replace(used_at=now(), thaws=w.thaws + 1)
-            )
+            ),
+        )
 
 
 def _by(result: ProbeResult) -> str:
