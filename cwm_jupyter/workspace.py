@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
+import anyio
 from anyio import to_thread
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
@@ -51,6 +52,7 @@ class Workspace:
         store = FsStore(self.settings.vault_dir)
         self.manager = Manager(self.library, self.connect, store, self.settings)
         self._connected: tuple[StackState, ConnectedStack] | None = None
+        self._connecting = anyio.Lock()
         self._exit = ExitStack()
         self._portal: BlockingPortal | None = None
         self._lock = threading.Lock()
@@ -63,6 +65,10 @@ class Workspace:
         StackDownError
             None is running, or it is not ready yet.
         """
+        async with self._connecting:
+            return await self._connect()
+
+    async def _connect(self) -> ConnectedStack:
         state = await to_thread.run_sync(current, self.settings.home)
         if state is None:
             await self.disconnect()
@@ -94,14 +100,21 @@ class Workspace:
                 api_key=state.api_key,
                 request_timeout_s=lmcache.request_timeout_s,
             )
-        return await ConnectedStack.open(
-            engine,
-            cache,
-            store=None if state.store_dir is None else FsStore(Path(state.store_dir)),
-            kv_model_name=state.kv_model_name,
-            world_size=state.world_size,
-            chunk_tokens=state.chunk_tokens,
-        )
+        try:
+            return await ConnectedStack.open(
+                engine,
+                cache,
+                store=None if state.store_dir is None else FsStore(Path(state.store_dir)),
+                kv_model_name=state.kv_model_name,
+                world_size=state.world_size,
+                chunk_tokens=state.chunk_tokens,
+            )
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await engine.aclose()
+                if cache is not None:
+                    await cache.aclose()
+            raise
 
     async def disconnect(self) -> None:
         """Close the clients."""

@@ -1,0 +1,226 @@
+"""The workspace: one background loop for everybody, one connection, a clean Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import anyio
+import anyio.lowlevel
+import httpx2
+import pytest
+from fake_stack import FakeStack
+
+from cwm_jupyter import workspace as module
+from cwm_jupyter.clients.lmcache import LMCacheClient
+from cwm_jupyter.clients.vllm import VLLMClient
+from cwm_jupyter.config import Settings
+from cwm_jupyter.errors import StackDownError, VLLMConnectionError
+from cwm_jupyter.stack.state import StackState, forget, save
+from cwm_jupyter.workspace import Workspace
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Iterator[Workspace]:
+    workspace = Workspace(Settings(home=tmp_path / "home"))
+    yield workspace
+    workspace.close()
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeStack:
+    """What answers at every address."""
+    fake = FakeStack(tmp_path / "vault")
+    transport = httpx2.MockTransport(fake._handle)
+    monkeypatch.setattr(module, "VLLMClient", partial(VLLMClient, transport=transport))
+    monkeypatch.setattr(module, "LMCacheClient", partial(LMCacheClient, transport=transport))
+    return fake
+
+
+def state(**fields: object) -> StackState:
+    values: dict[str, object] = {
+        "kind": "remote",
+        "phase": "ready",
+        "engine_url": "http://127.0.0.1:1",
+        "lmcache_url": "http://127.0.0.1:2",
+        "started_at": "2026-01-02T03:04:05Z",
+    }
+    return StackState(**{**values, **fields})  # type: ignore[arg-type]
+
+
+async def add(a: int, b: int) -> int:
+    await anyio.lowlevel.checkpoint()
+    return a + b
+
+
+async def fail() -> None:
+    raise ZeroDivisionError("no")
+
+
+def test_work_gives_its_result_or_its_error(workspace: Workspace) -> None:
+    assert workspace.run(add, 1, 2) == 3
+    with pytest.raises(ZeroDivisionError, match="no"):
+        workspace.run(fail)
+    assert workspace.start(add, 3, 4).result() == 7
+
+
+async def test_work_runs_where_a_loop_runs_already(workspace: Workspace) -> None:
+    assert workspace.run(add, 1, 2) == 3
+    assert await workspace.arun(add, 3, 4) == 7
+    with pytest.raises(ZeroDivisionError):
+        await workspace.arun(fail)
+
+
+def test_all_work_shares_one_loop(workspace: Workspace) -> None:
+    async def loop() -> tuple[int, int]:
+        return id(asyncio.get_running_loop()), threading.get_ident()
+
+    first = workspace.run(loop)
+    assert workspace.run(loop) == first
+    assert first[1] != threading.get_ident()
+
+
+class Patient:
+    """Work that waits for ever, and takes a while to put everything in order."""
+
+    def __init__(self) -> None:
+        self.started = threading.Event()
+        self.in_order = False
+
+    async def __call__(self) -> None:
+        try:
+            self.started.set()
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(0.05)
+                self.in_order = True
+
+
+def test_cancelling_the_future_cancels_the_work(workspace: Workspace) -> None:
+    work = Patient()
+    future = workspace.start(work)
+    work.started.wait()
+    assert future.cancel()
+    workspace.close()
+    assert work.in_order
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="POSIX signals")
+def test_ctrl_c_cancels_the_work_and_is_raised_when_all_is_in_order(workspace: Workspace) -> None:
+    work, main = Patient(), threading.main_thread().ident or 0
+
+    async def interrupted() -> None:
+        while sys._current_frames()[main].f_code.co_name != "wait":  # noqa: ASYNC110
+            await anyio.sleep(0.001)
+        signal.pthread_kill(main, signal.SIGINT)
+        await work()
+
+    with pytest.raises(KeyboardInterrupt):
+        workspace.run(interrupted)
+    assert work.in_order
+    assert workspace.run(add, 1, 2) == 3
+
+
+def test_closing_can_be_repeated_and_work_goes_on_after_it(workspace: Workspace) -> None:
+    workspace.run(add, 1, 2)
+    workspace.close()
+    assert not [thread for thread in threading.enumerate() if thread.name == "cwm"]
+    workspace.close()
+    assert workspace.run(add, 1, 2) == 3
+
+
+def test_without_a_stack(workspace: Workspace) -> None:
+    with pytest.raises(StackDownError, match="No stack is running") as caught:
+        workspace.run(workspace.connect)
+    assert "%cwm up" in (caught.value.hint or "")
+
+
+def test_a_stack_that_is_starting(workspace: Workspace) -> None:
+    save(workspace.settings.home, state(phase="starting"))
+    with pytest.raises(StackDownError, match="still starting"):
+        workspace.run(workspace.connect)
+
+
+def test_a_connection_is_kept_while_the_stack_is_the_same(
+    workspace: Workspace, fake: FakeStack
+) -> None:
+    save(workspace.settings.home, state())
+    first = workspace.run(workspace.connect)
+    assert (first.model, first.kv_model_name, first.chunk_tokens) == ("toy", "toy", 16)
+    assert first.store is None
+    asked = len(fake.calls)
+    assert workspace.run(workspace.connect) is first
+    assert len(fake.calls) == asked
+
+
+def test_another_stack_is_connected_to_anew(
+    workspace: Workspace, fake: FakeStack, tmp_path: Path
+) -> None:
+    home = workspace.settings.home
+    save(home, state())
+    first = workspace.run(workspace.connect)
+    save(home, state(engine_url="http://127.0.0.1:3", store_dir=str(tmp_path / "vault")))
+    second = workspace.run(workspace.connect)
+    assert second.engine.url == "http://127.0.0.1:3"
+    assert second.store is not None
+    assert first.engine._http._client.is_closed
+    forget(home)
+    with pytest.raises(StackDownError):
+        workspace.run(workspace.connect)
+    assert second.engine._http._client.is_closed
+
+
+def test_two_that_connect_at_once_share_the_connection(
+    workspace: Workspace, fake: FakeStack
+) -> None:
+    save(workspace.settings.home, state())
+
+    async def both() -> bool:
+        one, other = await asyncio.gather(workspace.connect(), workspace.connect())
+        return one is other
+
+    assert workspace.run(both)
+
+
+def test_a_connection_that_fails_leaves_nothing_open(
+    workspace: Workspace, fake: FakeStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clients: list[VLLMClient] = []
+    make = module.VLLMClient
+    monkeypatch.setattr(
+        module,
+        "VLLMClient",
+        lambda *a, **k: clients.append(make(*a, **{**k, "retries": 0})) or clients[-1],
+    )
+
+    def gone(call: str) -> None:
+        raise httpx2.ConnectError("refused")
+
+    fake.before = gone
+    save(workspace.settings.home, state(lmcache_url=None))
+    with pytest.raises(VLLMConnectionError):
+        workspace.run(workspace.connect)
+    assert [client._http._client.is_closed for client in clients] == [True]
+    fake.before = lambda call: None
+    assert workspace.run(workspace.connect).cache is None
+
+
+def test_closing_closes_the_connection(workspace: Workspace, fake: FakeStack) -> None:
+    save(workspace.settings.home, state())
+    connected = workspace.run(workspace.connect)
+    workspace.close()
+    assert connected.engine._http._client.is_closed
+
+
+def test_the_process_has_one(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_shared", None)
+    one = module.get_workspace()
+    assert module.get_workspace() is one
+    assert one.settings.home == home
+    one.close()
