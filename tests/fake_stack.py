@@ -91,6 +91,10 @@ class FakeStack:
         Length of an answer, its end-of-turn token not counted.
     break_after
         A stream breaks off after so many tokens.
+    block_tokens
+        The engine's own cache goes by blocks of so many tokens.
+    tells_cached
+        Whether the engine tells how many tokens it took from cache.
     stall_after, stalled
         A stream sets `stalled` after so many tokens and then says nothing more.
     """
@@ -140,6 +144,8 @@ class FakeStack:
         self.stall_after: int | None = None
         self.stalled = asyncio.Event()
         self.running_requests = 0
+        self.tells_cached = True
+        self._engine_blocks: set[tuple[str, bytes]] = set()
         self._prefetches: dict[str, dict[str, Any]] = {}
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -158,6 +164,7 @@ class FakeStack:
     def restart(self) -> None:
         """End both servers and start them again: only the folder remains."""
         self.engine_cache.clear()
+        self._engine_blocks.clear()
         self.memory.clear()
 
     def write(self, key: ChunkKey) -> None:
@@ -257,10 +264,9 @@ class FakeStack:
             return httpx2.Response(400, json={"error": {"message": said}})
         used = self._take(prompt, salt)
         ids, finish_reason, tops = self._generate(prompt, used, min(body["max_tokens"], room))
-        usage = {
-            "prompt_tokens": len(prompt),
-            "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
-        }
+        usage: dict[str, Any] = {"prompt_tokens": len(prompt)}
+        if self.tells_cached:
+            usage["prompt_tokens_details"] = {"cached_tokens": self.cached_tokens}
         if body.get("stream"):
             stream = self._stream(prompt, salt, ids, finish_reason, usage)
             return httpx2.Response(
@@ -323,7 +329,7 @@ class FakeStack:
 
     def _judge(self, prompt: list[int], used: list[bytes]) -> tuple[bytes, float]:
         """What is wrong with the chunks used, and how far their last digits shift the logits."""
-        wrong, shift = b"", 0.001 * (self.cached_tokens // self.chunk_tokens)
+        wrong, shift = b"", 0.0001 * self.cached_tokens
         hashes = chunk_hashes(prompt, self.chunk_tokens)
         for index, data in enumerate(used):
             body, digits = data[:-1], data[-1]
@@ -346,12 +352,17 @@ class FakeStack:
                 self.engine_cache.setdefault(key, self.memory.get(key, b""))
             cached += 1
         self.cached_tokens = cached * self.chunk_tokens
+        for count, block in enumerate(chunk_hashes(prompt[:-1], self.block_tokens), 1):
+            if (salt, block) not in self._engine_blocks:
+                break
+            self.cached_tokens = max(self.cached_tokens, count * self.block_tokens)
         self._compute(groups[cached:], cached)
         return [self.engine_cache[key] for group in groups for key in group]
 
     def _keep(self, token_ids: list[int], salt: str) -> None:
         """Put all full chunks into the engine's cache, and store those that are not in L1."""
         groups = self._groups(token_ids, salt)
+        self._engine_blocks |= {(salt, h) for h in chunk_hashes(token_ids, self.block_tokens)}
         self._compute(groups, self.cached_tokens // self.chunk_tokens)
         for group in groups:
             for key in group:
