@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -58,10 +59,12 @@ def diagnose(settings: Settings) -> list[Finding]:
         lambda: _users(),
         lambda: _stack(settings),
     ]
+    if running is None or running.kind == "local":
+        checks.append(lambda: _ports(running))
     if running is None:  # what a running stack has taken is not missing
         checks[4:4] = [lambda: _memory(settings), lambda: _shared_memory(settings)]
     else:
-        checks.append(lambda: _exactness(running))
+        checks += [lambda: _transfer(running), lambda: _exactness(running)]
     return [finding for check in checks for finding in _made(check)]
 
 
@@ -274,6 +277,45 @@ def _stack(settings: Settings) -> Iterator[Finding]:
         else f"The {now.kind} stack is {now.phase}, with {now.model}.",
         hint="cwm up starts both servers anew; see cwm logs." if dead else None,
         figures={part.name: part.phase for part in now.parts},
+    )
+
+
+def _ports(running: state.StackState | None) -> Iterator[Finding]:
+    """Whether the loopback interface has ports to give, or which ones the stack has."""
+    if running is not None:
+        urls = [url for url in (running.engine_url, running.lmcache_url) if url]
+        yield Finding(id="ports", level="ok", what=f"The stack listens at {' and '.join(urls)}.")
+        return
+    try:
+        with socket.create_server(("127.0.0.1", 0)):
+            yield Finding(id="ports", level="ok", what="There are free ports on 127.0.0.1.")
+    except OSError as error:
+        yield Finding(
+            id="ports",
+            level="error",
+            what=f"No port can be had on 127.0.0.1: {error.strerror}.",
+            hint="The servers listen there: a container or a firewall may forbid it.",
+        )
+
+
+def _transfer(running: state.StackState) -> Iterator[Finding]:
+    """Whether the engine has registered with LMCache, and so hands its KV over."""
+    if running.lmcache_url is None:
+        return
+    with Servers(running) as servers:
+        cache = servers.cache_status()
+    if cache is None:
+        return  # that it does not answer is another finding
+    if cache.get("cache_context_meta") or cache.get("non_cuda_context_meta"):
+        way = "through shared memory" if cache.get("non_cuda_context_meta") else "on the device"
+        what = f"The engine hands its KV to LMCache {way}."
+        yield Finding(id="transfer", level="ok", what=what)
+        return
+    yield Finding(
+        id="transfer",
+        level="error",
+        what="No engine has registered with LMCache: nothing is kept.",
+        hint="Restart both, LMCache first; it needs --supported-transfer-mode auto.",
     )
 
 

@@ -96,6 +96,8 @@ def test_the_doctor_finds_no_error(stack: StackState, stack_settings: Settings) 
     findings = {one.id: one for one in diagnose(stack_settings)}
     assert [one.what for one in findings.values() if one.level == "error"] == []
     assert findings["exact"].level == "ok"
+    assert "shared memory" in findings["transfer"].what
+    assert stack.engine_url in findings["ports"].what
 
 
 def test_logs_tell_how_the_engine_started(stack: StackState, stack_settings: Settings) -> None:

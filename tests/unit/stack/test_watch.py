@@ -85,6 +85,19 @@ def test_an_empty_home_gets_a_whole_report(settings: Settings) -> None:
         assert one.level == "ok" or one.hint
 
 
+def test_a_machine_that_gives_no_ports_is_told(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(address: tuple[str, int]) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    assert finding(settings, "ports").level == "ok"
+    monkeypatch.setattr(doctor.socket, "create_server", refuse)
+    found = finding(settings, "ports")
+    assert found.level == "error"
+    assert "Operation not permitted" in found.what
+
+
 def test_too_little_memory_is_told(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     little = namedtuple("svmem", "available")(10**9)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: little)
