@@ -14,6 +14,7 @@ import anyio
 import anyio.lowlevel
 import httpx2
 import pytest
+from anyio import to_thread
 from fake_stack import FakeStack
 
 from cwm_jupyter import workspace as module
@@ -177,8 +178,15 @@ def test_another_stack_is_connected_to_anew(
 
 
 def test_two_that_connect_at_once_share_the_connection(
-    workspace: Workspace, fake: FakeStack
+    workspace: Workspace, fake: FakeStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    async def slow(request: httpx2.Request) -> httpx2.Response:
+        for _ in range(50):  # long enough for the other to come by
+            await to_thread.run_sync(int)
+        return await fake._handle(request)
+
+    transport = httpx2.MockTransport(slow)
+    monkeypatch.setattr(module, "VLLMClient", partial(VLLMClient, transport=transport))
     save(workspace.settings.home, state())
 
     async def both() -> bool:
