@@ -6,6 +6,7 @@ the way the operating system has (``SIGTERM``, on Windows a break event) and kil
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
@@ -30,6 +31,14 @@ _POLL_S = 0.05
 # Children of this very process must be waited for, or they stay as zombies.
 _children: dict[int, subprocess.Popen[bytes]] = {}
 _children_lock = threading.Lock()
+
+
+@atexit.register
+def _let_go() -> None:
+    """Part from children that live on; subprocess would take them for forgotten and warn."""
+    for child in _children.values():
+        if child.poll() is None:
+            child.returncode = 0
 
 
 class ProcessId(Value, frozen=True, kw_only=True):
