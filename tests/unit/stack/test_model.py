@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -17,8 +18,9 @@ from cwm_jupyter.stack import model
 
 
 @pytest.fixture(autouse=True)
-def _quick_retries() -> None:
-    stamina.set_testing(True, attempts=3)
+def _quick_retries() -> Iterator[None]:
+    with stamina.set_testing(True, attempts=3):
+        yield
 
 
 def test_a_download_that_breaks_off_goes_on_from_there(file_server, tmp_path: Path) -> None:
