@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
@@ -28,6 +29,8 @@ from cwm_jupyter.stack.state import PartName, StackState
 __all__ = ["logs", "start"]
 
 _POLL_S = 0.1
+#: of LMCache's memory; more than the windows of a first hour
+_TOUCHED_BYTES = 512 * 2**20
 #: from the start on, each from the end of the one before: the two servers load side by side
 _STAGES = ("lmcache", "vllm", "warm_up")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -133,6 +136,17 @@ def _launched(settings: Settings, plan: Plan, stack: StackState) -> Iterator[Sta
         yield stack
 
 
+def _touch_memory(tag: str) -> None:
+    """Have the system give LMCache's memory its first pages now, while the engine loads.
+
+    A page is made when it is first written, and on a virtual machine the host has to find it too:
+    the first thaw would wait for that. What is in the pages already stays.
+    """
+    for segment in leftovers.SHM_DIR.glob(f"lmcache_l1_pool_{tag}*"):
+        with contextlib.suppress(OSError), segment.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, min(_TOUCHED_BYTES, segment.stat().st_size))
+
+
 def _ready(settings: Settings, stack: StackState, job: Job) -> StackState:
     """Return the state of the stack when it is ready, with what only then is known."""
     moments = [time.monotonic()]
@@ -141,6 +155,7 @@ def _ready(settings: Settings, stack: StackState, job: Job) -> StackState:
         _await(servers.cache_answers, settings, stack, deadline, job)
         moments.append(time.monotonic())
         job.stage("loading the engine")
+        _touch_memory(leftovers.home_tag(settings.home))
         _await(servers.engine_answers, settings, stack, deadline, job)
         moments.append(time.monotonic())
         job.stage("warming up")
