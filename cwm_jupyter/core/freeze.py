@@ -145,14 +145,14 @@ class Freeze:
         )
         window = await to_thread.run_sync(self._enter, manifest, name, proof, tags, note)
         self.job.finish()
-        stored_before = self._stored_before or 0
+        stored_before = self._stored_before
         return FreezeReport(
             window=window,
             session=self.session.name,
             commit_s=time.perf_counter() - started - probe_s,
             probe_s=probe_s,
             already_stored_bytes=stored_before,
-            newly_stored_bytes=size_bytes - stored_before,
+            newly_stored_bytes=None if stored_before is None else size_bytes - stored_before,
             tail_tokens=window.tokens - window.chunks * window.chunk_tokens,
             stages_s={stage.name: stage.seconds for stage in self.job.state.stages},
         )

@@ -289,15 +289,15 @@ class FreezeReport(Value, frozen=True, kw_only=True):
     """What a freeze did and measured.
 
     `commit_s` is everything but the probe. `already_stored_bytes` were durable before the freeze,
-    `newly_stored_bytes` were stored by it.
+    `newly_stored_bytes` were stored by it; both are null where the store cannot be asked.
     """
 
     window: Window
     session: str
     commit_s: float
     probe_s: float
-    already_stored_bytes: int
-    newly_stored_bytes: int
+    already_stored_bytes: int | None
+    newly_stored_bytes: int | None
     tail_tokens: int
     stages_s: dict[str, float]
 

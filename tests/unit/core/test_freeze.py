@@ -426,8 +426,10 @@ async def test_without_lmcache_nothing_can_be_frozen(bench: Bench) -> None:
 async def test_where_files_cannot_be_seen_the_proof_is_what_comes_back(bench: Bench) -> None:
     bench.readable = False
     await bench.talk("talk")
-    window = (await bench.manager.freeze("paper", "talk")).window
+    report = await bench.manager.freeze("paper", "talk")
+    window = report.window
     assert (window.proof.level, window.proof.chunks) == ("present", window.chunks)
+    assert (report.already_stored_bytes, report.newly_stored_bytes) == (None, None)
     calls = [call for call in bench.stack.calls if call.endswith(("/objects", "/prefetches"))]
     assert calls == ["DELETE /cache/objects", "POST /cache/prefetches"]
     bench.stack.restart()
