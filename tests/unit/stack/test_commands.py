@@ -98,3 +98,59 @@ def test_the_users_arguments_come_last_and_win(settings: Settings, plan: Plan) -
 def test_the_vault_is_where_lmcache_writes(settings: Settings, plan: Plan) -> None:
     adapter = json.loads(option(commands.cache_command(settings, plan), "--l2-adapter"))
     assert adapter["base_path"] == str(settings.vault_dir)
+
+
+def slow_cpu(monkeypatch: pytest.MonkeyPatch, *, slow: bool = True, kind: str = "cpu") -> None:
+    monkeypatch.setattr(commands, "slow_in_bfloat16", lambda: slow)
+    monkeypatch.setattr(commands, "engine_kind", lambda: kind)
+
+
+def model_config(plan: Plan, text: str) -> None:
+    (plan.models / plan.model).mkdir(parents=True)
+    (plan.models / plan.model / "config.json").write_text(text, encoding="utf-8")
+
+
+def test_a_processor_without_avx512_computes_in_float32(
+    settings: Settings, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow_cpu(monkeypatch)
+    model_config(plan, '{"model_type": "llama", "dtype": "bfloat16"}')
+    assert option(commands.engine_command(settings, plan), "--dtype") == "float32"
+
+
+@pytest.mark.parametrize(("slow", "kind"), [(False, "cpu"), (True, "gpu"), (False, "gpu")])
+def test_elsewhere_the_model_chooses_its_data_type(
+    settings: Settings, plan: Plan, monkeypatch: pytest.MonkeyPatch, slow: bool, kind: str
+) -> None:
+    slow_cpu(monkeypatch, slow=slow, kind=kind)
+    assert "--dtype" not in commands.engine_command(settings, plan)
+
+
+@pytest.mark.parametrize("given", [("--dtype", "bfloat16"), ("--dtype=bfloat16",)])
+def test_the_users_data_type_comes_after_ours_and_wins(
+    settings: Settings, plan: Plan, monkeypatch: pytest.MonkeyPatch, given: tuple[str, ...]
+) -> None:
+    slow_cpu(monkeypatch)
+    stack = msgspec.structs.replace(settings.stack, engine_args=given)
+    argv = commands.engine_command(msgspec.structs.replace(settings, stack=stack), plan)
+    assert argv.index("--dtype") <= argv.index(given[0])
+    assert argv[-len(given) :] == list(given)
+
+
+def test_quantised_weights_keep_their_data_type(
+    settings: Settings, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow_cpu(monkeypatch)
+    model_config(plan, '{"quantization_config": {"quant_method": "awq"}}')
+    assert "--dtype" not in commands.engine_command(settings, plan)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "\udcff"])
+def test_a_model_without_a_readable_config_is_left_to_vllm(
+    settings: Settings, plan: Plan, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    slow_cpu(monkeypatch)
+    (plan.models / plan.model).mkdir(parents=True)
+    config = plan.models / plan.model / "config.json"
+    config.write_text(text, encoding="utf-8", errors="surrogateescape")
+    assert option(commands.engine_command(settings, plan), "--dtype") == "float32"
