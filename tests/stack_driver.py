@@ -94,6 +94,13 @@ class Driver:
             response = await client.post(f"{state.engine_url}/reset_prefix_cache")
         assert response.status_code == 200
 
+    async def chunk_bytes(self) -> int:
+        """Ask the engine how many bytes a chunk's KV has: the data type is the machine's choice."""
+        stack = await self.workspace.connect()
+        per_token = (await stack.facts()).kv_bytes_per_token
+        assert per_token is not None
+        return per_token * stack.chunk_tokens
+
     async def stored(self, keys: list[ChunkKey]) -> dict[ChunkKey, bytes]:
         """Read chunks from the store."""
         stack = await self.workspace.connect()

@@ -11,6 +11,8 @@ from pathlib import Path
 import anyio
 import pytest
 
+from cwm_jupyter.stack.servers import Servers
+
 pytestmark = pytest.mark.stack
 
 _KEYS = {
@@ -34,6 +36,9 @@ _KEYS = {
 
 async def test_the_demo_shows_an_exact_restore(stack, stack_settings) -> None:
     cwm = Path(sys.executable).with_name("cwm")
+    with Servers(stack) as servers:
+        facts = await asyncio.to_thread(servers.engine_facts)
+    assert facts is not None
     done = await anyio.run_process(
         [cwm, "demo", "--json"],
         env={
@@ -51,6 +56,6 @@ async def test_the_demo_shows_an_exact_restore(stack, stack_settings) -> None:
     assert result["probe_passed"] is True
     assert result["thaw_cached_tokens"] == result["expected_cached_tokens"]
     assert result["expected_cached_tokens"] == (result["prompt_tokens"] - 1) // 128 * 128
-    assert result["window_bytes"] == result["expected_cached_tokens"] * 23_040
+    assert result["window_bytes"] == result["expected_cached_tokens"] * facts["kv_bytes_per_token"]
     assert result["versions"]["vllm"].endswith("0.32.0")
     assert await asyncio.to_thread((stack_settings.home / "index.json").exists)

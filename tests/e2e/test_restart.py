@@ -18,6 +18,10 @@ from cwm_jupyter.workspace import Workspace
 
 pytestmark = pytest.mark.stack
 
+#: how many times transformers' own rounding is allowed. In float32 the order of the sums alone
+#: tells two libraries apart (up to 1.9 measured); bfloat16 rounds what is summed just once.
+_ROUNDINGS = {"bfloat16": 1.5, "float32": 3.0}
+
 
 @pytest.mark.covers(
     "E2E-001", "E2E-005", "RA-001", "RA-002", "RA-003", "IL-005", "TT-001", "TT-002", "IL-006"
@@ -76,9 +80,10 @@ async def test_a_thawed_session_continues_to_the_bit(workspace, stack_settings, 
 async def test_stored_keys_values_and_attention_are_those_of_transformers(
     driver, stack_settings, name, tmp_path: Path
 ) -> None:
-    """Decoded from the stored bytes; as near to float32 as transformers' own bfloat16 run is."""
+    """Decoded from the stored bytes; as near to a wider type as transformers' own run is."""
     stack = await driver.workspace.connect()
-    isa = (await stack.facts()).fingerprint.layout["cpu_isa"]
+    layout = (await stack.facts()).fingerprint.layout
+    isa, dtype = layout["cpu_isa"], str(layout["kv_cache_dtype"])
     if isa != "vec":
         pytest.skip(f"how the instruction set {isa} orders a block is not known to this test")
     await driver.talk(name, driver.text(2200))
@@ -93,14 +98,17 @@ async def test_stored_keys_values_and_attention_are_those_of_transformers(
     python = await asyncio.to_thread(ensure_environment, stack_settings, Job("test"))
     state = await asyncio.to_thread(launcher.up, stack_settings)
     script = Path(__file__).parent.parent / "integration" / "kv_reference.py"
-    done = await anyio.run_process([python, script, state.model_path, tokens, *chunks], stderr=None)
+    command = [python, script, state.model_path, dtype, tokens, *chunks]
+    done = await anyio.run_process(command, stderr=None)
     result = json.loads(done.stdout)
     assert result["tokens"] == len(chunks) * 128 >= 512
     for what, errors in result["stored"].items():
-        rounding = result["bf16"][what]
+        rounding = result["rounding"][what]
         assert len(errors) == 30
         for layer, (error, allowed) in enumerate(zip(errors, rounding, strict=True)):
-            assert error <= 1.5 * allowed, f"{what} of layer {layer}: {error:.4f}, {allowed:.4f}"
+            assert error <= _ROUNDINGS[dtype] * allowed, (
+                f"{what} of layer {layer}: {error:.2g}, {allowed:.2g}"
+            )
 
 
 @pytest.mark.covers("E2E-006")

@@ -1,9 +1,10 @@
 """An independent look at stored chunks: transformers computes the same keys, values and attention.
 
-Runs in the engine environment: ``python kv_reference.py MODEL_DIR TOKENS.json CHUNK…``, the chunks
-in order from the first. The reference is transformers in float32. Prints one JSON object with the
-error of each layer (norm of the difference over norm of the reference) of what is stored, and of
-transformers' own bfloat16 run beside it: what bf16 rounding alone makes.
+Runs in the engine environment: ``python kv_reference.py MODEL_DIR DTYPE TOKENS.json CHUNK…``,
+DTYPE the engine's and the chunks in order from the first. The reference is transformers in the next
+wider type, float32 for bfloat16 and float64 for float32. Prints one JSON object with the error of
+each layer (norm of the difference over norm of the reference) of what is stored, and of
+transformers' own run in DTYPE beside it: what that type's rounding alone makes.
 
 vLLM's CPU backend keeps a block of one layer as keys ``[head, dim, token]`` and values
 ``[head, token, dim]`` (instruction set "vec"); LMCache's chunk has, layer by layer, keys and then
@@ -21,32 +22,37 @@ from transformers import AutoModelForCausalLM
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb, repeat_kv
 
 TENSORS = ("keys", "values", "attention")
+WIDER = {torch.bfloat16: torch.float32, torch.float32: torch.float64}
 
 
-def decode(raw: bytes, layers: int, heads: int, dim: int, tokens: int) -> tuple:
-    """Return keys and values of a chunk, float32, each [layer, head, token, dim]."""
-    flat = torch.frombuffer(bytearray(raw), dtype=torch.bfloat16).float()
+def decode(raw: bytes, dtype: torch.dtype, layers: int, heads: int, dim: int) -> tuple:
+    """Return keys and values of a chunk, in the wider type, each [layer, head, token, dim]."""
+    flat = torch.frombuffer(bytearray(raw), dtype=dtype).to(WIDER[dtype])
+    tokens = flat.numel() // (2 * layers * heads * dim)
     blocks = flat.view(layers, 2, dim, heads, tokens).transpose(2, 3)
     keys = blocks[:, 0].transpose(2, 3)
     values = blocks[:, 1].reshape(layers, heads, tokens, dim)
     return keys, values
 
 
-def run(model_dir: str, token_ids: list[int], dtype: torch.dtype) -> tuple:
-    """Return the model, each layer's queries before the rotation, and keys, values, attention."""
+def run(model_dir: str, token_ids: list[int], dtype: torch.dtype, wide: torch.dtype) -> tuple:
+    """Return the model, each layer's queries before the rotation, and keys, values, attention.
+
+    Computed in `dtype`, returned in `wide`.
+    """
     model = AutoModelForCausalLM.from_pretrained(
         model_dir, dtype=dtype, attn_implementation="eager"
     )
     queries: list[torch.Tensor] = []
     for layer in model.model.layers:
         layer.self_attn.q_proj.register_forward_hook(
-            lambda _module, _input, out: queries.append(out[0].float())
+            lambda _module, _input, out: queries.append(out[0].to(wide))
         )
     with torch.no_grad():
         out = model(torch.tensor([token_ids]), use_cache=True, output_attentions=True)
-    keys = torch.stack([layer.keys[0].float() for layer in out.past_key_values.layers])
-    values = torch.stack([layer.values[0].float() for layer in out.past_key_values.layers])
-    attention = torch.stack([a[0].float() for a in out.attentions])
+    keys = torch.stack([layer.keys[0].to(wide) for layer in out.past_key_values.layers])
+    values = torch.stack([layer.values[0].to(wide) for layer in out.past_key_values.layers])
+    attention = torch.stack([a[0].to(wide) for a in out.attentions])
     return model, queries, (keys, values, attention)
 
 
@@ -71,25 +77,25 @@ def error(measured: torch.Tensor, reference: torch.Tensor) -> list[float]:
     return (difference / reference.flatten(1).norm(dim=1)).tolist()
 
 
-def main(model_dir: str, tokens_file: str, *chunk_files: str) -> None:
+def main(model_dir: str, engine_dtype: str, tokens_file: str, *chunk_files: str) -> None:
     """Compare and print."""
-    chunks = [Path(file).read_bytes() for file in chunk_files]
+    dtype = getattr(torch, engine_dtype)
+    wide = WIDER[dtype]
     token_ids = json.loads(Path(tokens_file).read_text())
-    model, queries, bf16 = run(model_dir, token_ids, torch.bfloat16)
+    model, queries, own = run(model_dir, token_ids, dtype, wide)
     config = model.config
-    layers, heads, dim = config.num_hidden_layers, config.num_key_value_heads, config.head_dim
-    length = len(chunks[0]) // (2 * layers * heads * dim * 2)
-    decoded = [decode(chunk, layers, heads, dim, length) for chunk in chunks]
+    shape = config.num_hidden_layers, config.num_key_value_heads, config.head_dim
+    decoded = [decode(Path(file).read_bytes(), dtype, *shape) for file in chunk_files]
     keys = torch.cat([k for k, _ in decoded], dim=2)
     values = torch.cat([v for _, v in decoded], dim=2)
     stored = (keys, values, weights(model, queries, keys))
-    _, _, reference = run(model_dir, token_ids, torch.float32)
+    _, _, reference = run(model_dir, token_ids, wide, wide)
     print(
         json.dumps(
             {
                 "tokens": len(token_ids),
                 "stored": {n: error(*p) for n, *p in zip(TENSORS, stored, reference, strict=True)},
-                "bf16": {n: error(*p) for n, *p in zip(TENSORS, bf16, reference, strict=True)},
+                "rounding": {n: error(*p) for n, *p in zip(TENSORS, own, reference, strict=True)},
             }
         )
     )

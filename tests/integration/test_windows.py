@@ -28,7 +28,7 @@ async def test_freezing_says_what_it_will_store_and_makes_a_window(driver, name)
         name, name, tags=["one", name], note="a note", on_plan=plans.append, job=job
     )
     window = report.window
-    assert plans[0].size_bytes == window.size_bytes == window.chunks * 128 * 23_040
+    assert plans[0].size_bytes == window.size_bytes == window.chunks * await driver.chunk_bytes()
     assert report.already_stored_bytes + report.newly_stored_bytes == window.size_bytes
     assert window.tokens == window.chunks * 128 + report.tail_tokens
     assert [stage.name for stage in job.state.stages] == ["look", "store", "sync", "probe", "index"]
@@ -109,7 +109,7 @@ async def test_a_failed_store_is_stored_again(driver, name) -> None:
     held = await driver.held(name)
     assert await stack.store.delete(held.keys[1:3]) == 2
     report = await manager.freeze(name, name)
-    assert report.newly_stored_bytes == 2 * 128 * 23_040
+    assert report.newly_stored_bytes == 2 * await driver.chunk_bytes()
     assert await stack.store.stat(held.keys[1:3]) != [None, None]
     assert (await manager.thaw(f"{name}-0")).complete
 
@@ -123,7 +123,7 @@ async def test_a_stack_whose_files_we_cannot_read_proves_presence(driver, name) 
     driver.workspace._connected = state, replace(connected, store=None)
     report = await manager.freeze(name, name)
     assert report.window.proof.level == "present"
-    assert report.window.size_bytes == report.window.chunks * 128 * 23_040
+    assert report.window.size_bytes == report.window.chunks * await driver.chunk_bytes()
     thawed = await manager.thaw(name)
     assert thawed.complete
     assert thawed.probe.max_abs_logprob_diff == 0
