@@ -18,10 +18,12 @@ from cwm_jupyter.core.models import ChunkRef, Value
 
 __all__ = [
     "ChunkCheck",
+    "ChunkInfo",
     "ChunkKey",
     "ChunkPage",
     "ChunkStat",
     "ChunkStore",
+    "RetrieveResult",
     "StoreResult",
     "chunk_hashes",
     "chunk_keys",
@@ -46,10 +48,30 @@ class ChunkKey(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChunkStat(Value, frozen=True, kw_only=True):
-    """What a store knows of one chunk without reading it."""
+    """What a store knows of one chunk without reading it.
+
+    `digest` is that of the bytes that it will read back, None where only reading tells.
+    """
 
     size_bytes: int
     stored_at: str
+    digest: str | None = None
+
+
+class ChunkInfo(Value, frozen=True, kw_only=True):
+    """All there is to say about one chunk.
+
+    `stored_bytes` is what its content takes on disk, shared with all chunks of the same content;
+    both it and `used_at` are null where the content is gone. `owners` hold it.
+    """
+
+    chunk_hash: str
+    digest: str
+    size_bytes: int
+    stored_bytes: int | None
+    stored_at: str
+    used_at: str | None
+    owners: list[str]
 
 
 class ChunkCheck(Value, frozen=True, kw_only=True):
@@ -58,6 +80,7 @@ class ChunkCheck(Value, frozen=True, kw_only=True):
     state: Literal["intact", "missing", "corrupt"]
     digest: str | None = None
     size_bytes: int | None = None
+    reason: str | None = None
 
 
 class StoreResult(Value, frozen=True, kw_only=True):
@@ -66,6 +89,15 @@ class StoreResult(Value, frozen=True, kw_only=True):
     stored: int
     skipped: int
     failed: int
+    size_bytes: int
+
+
+class RetrieveResult(Value, frozen=True, kw_only=True):
+    """The outcome of a read of several chunks."""
+
+    found: int
+    missing: int
+    corrupt: int
     size_bytes: int
 
 
@@ -104,7 +136,7 @@ class ChunkStore(Protocol):
     async def seal(
         self, keys: Sequence[ChunkKey], on_bytes: Callable[[int], None] | None = None
     ) -> list[ChunkRef | None]:
-        """Make chunks durable (fsync of file and directory) and digest them; None: missing.
+        """Make sure that chunks are durable, read them back and digest them; None: not intact.
 
         `on_bytes` is called with the bytes done so far.
         """
@@ -120,7 +152,11 @@ class ChunkStore(Protocol):
         ...
 
     async def hold(self, owner: str, keys: Sequence[ChunkKey]) -> None:
-        """Keep chunks from eviction until `release`; a hold outlives the process."""
+        """Keep chunks from eviction and deletion until `release`; a hold outlives the process.
+
+        A second call of the same owner replaces the first; chunks may be held before they are
+        stored.
+        """
         ...
 
     async def release(self, owner: str) -> None:
@@ -128,7 +164,7 @@ class ChunkStore(Protocol):
         ...
 
     async def delete(self, keys: Sequence[ChunkKey]) -> int:
-        """Delete chunks and return how many were there."""
+        """Delete chunks that nobody holds and return how many were deleted."""
         ...
 
     async def list(self, *, limit: int = 1000, cursor: str | None = None) -> ChunkPage:

@@ -40,6 +40,7 @@ __all__ = [
     "WindowState",
     "WindowStatus",
     "now",
+    "rfc3339",
 ]
 
 SessionState = Literal["active", "frozen", "thawed", "expired", "deleted"]
@@ -63,7 +64,13 @@ WINDOW_TRANSITIONS: dict[str, frozenset[str]] = {
 
 def now() -> str:
     """Return the present as RFC 3339 in UTC, to the microsecond: such strings sort by time."""
-    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return rfc3339(datetime.now(UTC).timestamp())
+
+
+def rfc3339(timestamp_s: float) -> str:
+    """Return a POSIX timestamp as `now` does the present."""
+    moment = datetime.fromtimestamp(timestamp_s, UTC)
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 class Value(msgspec.Struct, frozen=True, kw_only=True):

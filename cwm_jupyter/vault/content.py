@@ -1,0 +1,254 @@
+"""Contents: the bytes of chunks, immutable files named by a keyed digest of what they hold.
+
+A file is a header of 128 bytes and a payload. Every byte of it is covered: the header by a checksum
+of its own, the payload by the digest that names the file, which is taken of the raw bytes after
+decoding, and the length by the header. So whatever is read back is what was stored, or an error
+that says what is wrong.
+
+Header, little-endian::
+
+    8s  magic          has a line end that a text-mode copy would change
+    H   version        1
+    B   codec          0 raw, 1 planes (`cwm_jupyter.vault.codec`)
+    B   element bytes  of one number
+    B   encrypted      1: the payload is sealed by `cwm_jupyter.core.cipher`, this header its context
+    7x
+    Q   raw bytes
+    Q   payload bytes
+    32s content id
+    28x
+    32s checksum       blake3 of all before it
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+import blake3
+import msgspec
+
+from cwm_jupyter.errors import SecurityError
+from cwm_jupyter.vault import codec
+
+if TYPE_CHECKING:
+    from cwm_jupyter.core.cipher import Keyring
+
+__all__ = [
+    "CODECS",
+    "HEADER_BYTES",
+    "CodecName",
+    "ContentError",
+    "Header",
+    "content_id",
+    "encode",
+    "read_header",
+    "read_into",
+]
+
+CodecName = Literal["raw", "planes"]
+#: by their numbers in the header
+CODECS: tuple[CodecName, ...] = ("raw", "planes")
+
+HEADER_BYTES = 128
+_MAGIC = b"\x89CWM\r\n\x1a\n"
+_VERSION = 1
+_FIELDS = struct.Struct("<8sHBBB7xQQ32s28x")
+#: Read and digested piece by piece, so that what is digested is still in the processor's cache.
+_PIECE_BYTES = 256 << 10
+
+
+class ContentError(Exception):
+    """A file that is not the content it is named after; the message says what is wrong."""
+
+
+class Header(msgspec.Struct, frozen=True, kw_only=True):
+    """What the header of a content says."""
+
+    codec: CodecName
+    element_bytes: int
+    encrypted: bool
+    raw_bytes: int
+    payload_bytes: int
+    content_id: bytes
+
+    def pack(self) -> bytes:
+        """Return the header's bytes."""
+        fields = _FIELDS.pack(
+            _MAGIC,
+            _VERSION,
+            CODECS.index(self.codec),
+            self.element_bytes,
+            self.encrypted,
+            self.raw_bytes,
+            self.payload_bytes,
+            self.content_id,
+        )
+        return fields + blake3.blake3(fields).digest()
+
+
+def content_id(secret: bytes, raw: memoryview) -> bytes:
+    """Return the name of these bytes: a digest (blake3, 32 bytes) keyed with the vault's secret."""
+    return blake3.blake3(raw, key=secret).digest()
+
+
+def encode(
+    raw: memoryview,
+    name: bytes,
+    *,
+    codec_name: CodecName,
+    element_bytes: int,
+    keyring: Keyring | None,
+) -> list[bytes | memoryview]:
+    """Return the parts of a content's file: header and payload.
+
+    Parameters
+    ----------
+    raw
+        The chunk's bytes.
+    name
+        Their `content_id`.
+    codec_name
+        How to code them; what does not shrink stays raw.
+    element_bytes
+        Bytes of one number in `raw`.
+    keyring
+        Encrypts the payload, if given.
+    """
+    payload: bytes | memoryview = raw
+    packed = codec.pack(raw, element_bytes) if codec_name == "planes" else None
+    if packed is not None:
+        payload = packed
+    size = len(payload)
+    if keyring is not None:
+        from cwm_jupyter.core.cipher import OVERHEAD
+
+        size += OVERHEAD
+    header = Header(
+        codec="raw" if packed is None else "planes",
+        element_bytes=element_bytes,
+        encrypted=keyring is not None,
+        raw_bytes=len(raw),
+        payload_bytes=size,
+        content_id=name,
+    ).pack()
+    if keyring is not None:
+        payload = keyring.seal(payload, header)
+    return [header, payload]
+
+
+def read_header(file: io.FileIO, name: bytes) -> Header:
+    """Read and check the header of the content of this name.
+
+    Raises
+    ------
+    ContentError
+        It is damaged, or of another content, or the file is not as long as it says.
+    """
+    data = bytearray(HEADER_BYTES)
+    if file.readinto(data) != HEADER_BYTES:
+        raise ContentError("cut off in its header")
+    if blake3.blake3(data[: _FIELDS.size]).digest() != data[_FIELDS.size :]:
+        raise ContentError("damaged in its header")
+    magic, version, number, element_bytes, encrypted, raw, payload, said = _FIELDS.unpack_from(data)
+    if magic != _MAGIC or version != _VERSION or number >= len(CODECS):
+        raise ContentError("of a version that this release does not know")
+    if said != name:
+        raise ContentError("another chunk's content")
+    length = os.fstat(file.fileno()).st_size
+    if length != HEADER_BYTES + payload:
+        raise ContentError(f"{length:,} bytes long where {HEADER_BYTES + payload:,} were written")
+    return Header(
+        codec=CODECS[number],
+        element_bytes=element_bytes,
+        encrypted=bool(encrypted),
+        raw_bytes=raw,
+        payload_bytes=payload,
+        content_id=said,
+    )
+
+
+def read_into(
+    file: io.FileIO, name: bytes, out: memoryview, *, secret: bytes, keyring: Keyring | None
+) -> Header:
+    """Read the content of this name into `out`, checked; on an error `out` holds anything.
+
+    Parameters
+    ----------
+    file
+        Opened for reading, unbuffered, at its start.
+    name
+        Its `content_id`.
+    out
+        Writable, contiguous, of exactly the raw size.
+    secret
+        The vault's.
+    keyring
+        Opens what is encrypted.
+
+    Raises
+    ------
+    ContentError
+        The file is not that content, to the last byte.
+    SecurityError
+        It is encrypted, and its key is not there.
+    """
+    header = read_header(file, name)
+    if header.raw_bytes != len(out):
+        raise ContentError(f"{header.raw_bytes:,} bytes where {len(out):,} are wanted")
+    if header.codec == "raw" and not header.encrypted:
+        hasher = blake3.blake3(key=secret)
+        for piece in _pieces(out):
+            _fill(file, piece)
+            hasher.update(piece)
+        digest = hasher.digest()
+    else:
+        payload = memoryview(bytearray(header.payload_bytes))
+        _fill(file, payload)
+        if header.encrypted:
+            payload = _opened(payload, header, keyring)
+        if header.codec == "raw":
+            if len(payload) != len(out):
+                raise ContentError("of another size than it says")
+            out[:] = payload
+        else:
+            try:
+                codec.unpack(payload, header.element_bytes, out)
+            except codec.CodecError as error:
+                raise ContentError(f"not decodable: {error}") from error
+        digest = content_id(secret, out)
+    if digest != name:
+        raise ContentError("other bytes than were written")
+    return header
+
+
+def _opened(payload: memoryview, header: Header, keyring: Keyring | None) -> memoryview:
+    if keyring is None:
+        raise SecurityError(
+            "A chunk in the vault is encrypted, and no key is there.",
+            hint="Put the key back (see docs/security.md); the bytes are as they were.",
+        )
+    from cwm_jupyter.errors import DecryptError
+
+    try:
+        return memoryview(keyring.open(payload, header.pack()))
+    except DecryptError as error:
+        if keyring.knows(payload):  # then it is the bytes that are wrong, and not the key
+            raise ContentError("other bytes than were encrypted") from error
+        raise
+
+
+def _pieces(out: memoryview) -> Sequence[memoryview]:
+    return [out[start : start + _PIECE_BYTES] for start in range(0, len(out), _PIECE_BYTES)]
+
+
+def _fill(file: io.FileIO, out: memoryview) -> None:
+    done = 0
+    while done < len(out):
+        count = file.readinto(out[done:])
+        if not count:
+            raise ContentError("cut off while it was read")
+        done += count

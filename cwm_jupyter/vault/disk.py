@@ -1,0 +1,100 @@
+"""The few ways in which the vault changes a disk. Durable means: it survives a power cut.
+
+All calls go through `os`, so that tests can make the n-th of them fail, or the process die in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from cwm_jupyter.core.files import fsync_dir
+
+__all__ = ["add", "place", "remove", "sync", "temporary_files", "write_temporary"]
+
+_WINDOWS = os.name == "nt"
+#: Windows refuses to replace or remove a file that somebody reads; a read takes milliseconds.
+_BUSY_DELAYS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5) if _WINDOWS else ()
+_TEMPORARY = ".tmp"
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+
+
+def write_temporary(folder: Path, parts: Sequence[bytes | memoryview]) -> Path:
+    """Write a new file under a name of its own, durably, and return its path.
+
+    Raises
+    ------
+    OSError
+        Nothing is left of it.
+    """
+    path = folder / f"{os.getpid()}-{secrets.token_hex(8)}{_TEMPORARY}"
+    handle = os.open(path, _FLAGS, 0o600)
+    try:
+        try:
+            for part in parts:
+                view = memoryview(part)
+                while view:
+                    view = view[os.write(handle, view) :]
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        raise
+    return path
+
+
+def place(temporary: Path, target: Path) -> None:
+    """Give a temporary file its name; what had that name before is gone. Durable after `sync`."""
+    _patiently(lambda: os.replace(temporary, target))
+
+
+def add(folder: Path, target: Path, data: bytes) -> None:
+    """Write a small file under its name; durable after `sync` of the target's folder."""
+    temporary = write_temporary(folder, [data])
+    try:
+        place(temporary, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def remove(path: Path) -> bool:
+    """Remove a file and return whether it was there."""
+    try:
+        _patiently(lambda: os.unlink(path))
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def sync(folders: Iterable[Path]) -> None:
+    """Make the names in these folders durable."""
+    for folder in folders:
+        fsync_dir(folder)
+
+
+def temporary_files(folder: Path, older_than_s: float) -> list[Path]:
+    """Return the temporary files that no living writer can still be writing."""
+    horizon = time.time() - older_than_s
+    found = []
+    for entry in os.scandir(folder):
+        with contextlib.suppress(FileNotFoundError):  # just placed
+            if entry.name.endswith(_TEMPORARY) and entry.stat().st_mtime < horizon:
+                found.append(Path(entry.path))
+    return found
+
+
+def _patiently(change: Callable[[], None]) -> None:
+    for delay_s in _BUSY_DELAYS_S:
+        with contextlib.suppress(PermissionError):
+            change()
+            return
+        time.sleep(delay_s)
+    change()

@@ -1,0 +1,90 @@
+"""Records and holds: which content a key means, and what a window keeps from eviction.
+
+A record is a small checked document, one file a key, named by a keyed hash of the key: so the name
+tells no salt, and a record that lies under another's name is found out. A hold is one a window: the
+names of its records, and the contents that they meant.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import blake3
+import msgspec
+
+from cwm_jupyter.core.chunks import ChunkKey
+from cwm_jupyter.core.models import Value
+
+__all__ = ["HOLD", "RECORD", "SCHEMA", "Hold", "Record", "name_key", "record_name"]
+
+#: kinds of documents, see `cwm_jupyter.core.files.seal_document`
+RECORD, HOLD = "chunk", "hold"
+SCHEMA = 1
+_PURPOSE = "cwm-jupyter vault record names v1"
+
+
+class Record(Value, frozen=True, kw_only=True):
+    """What a key means: a content's id in hex, and its raw size. The salt in here is secret."""
+
+    chunk_hash: str
+    model_name: str
+    kv_rank: int
+    object_group_id: int
+    cache_salt: str
+    content: str
+    size_bytes: int
+    stored_at: str
+
+    @classmethod
+    def of(cls, key: ChunkKey, content: str, size_bytes: int, stored_at: str) -> Record:
+        """Return the record of a key."""
+        return cls(
+            chunk_hash=key.chunk_hash.hex(),
+            model_name=key.model_name,
+            kv_rank=key.kv_rank,
+            object_group_id=key.object_group_id,
+            cache_salt=key.cache_salt,
+            content=content,
+            size_bytes=size_bytes,
+            stored_at=stored_at,
+        )
+
+    @property
+    def key(self) -> ChunkKey:
+        """The key that it is the record of."""
+        return ChunkKey(
+            chunk_hash=bytes.fromhex(self.chunk_hash),
+            model_name=self.model_name,
+            kv_rank=self.kv_rank,
+            object_group_id=self.object_group_id,
+            cache_salt=self.cache_salt,
+        )
+
+    def __repr__(self) -> str:
+        return f"Record({self.key!r} → {self.content[:12]}…)"
+
+
+class Hold(Value, frozen=True, kw_only=True):
+    """What an owner keeps: names of records, and ids of contents, both in hex."""
+
+    owner: str
+    records: list[str]
+    contents: list[str]
+    held_at: str
+
+
+def name_key(secret: bytes) -> bytes:
+    """Return what record names are keyed with, derived from the vault's secret."""
+    return blake3.blake3(secret, derive_key_context=_PURPOSE).digest()
+
+
+def record_name(naming: bytes, key: ChunkKey) -> str:
+    """Return the name of a key's record, 64 hex digits; `naming` is from `name_key`."""
+    fields: list[Any] = [
+        key.chunk_hash.hex(),
+        key.model_name,
+        key.kv_rank,
+        key.object_group_id,
+        key.cache_salt,
+    ]
+    return blake3.blake3(msgspec.json.encode(fields), key=naming).hexdigest()

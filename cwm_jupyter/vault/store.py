@@ -1,0 +1,207 @@
+"""The vault as a `ChunkStore`: what the core asks it, from outside the server that fills it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+from anyio import to_thread
+
+from cwm_jupyter.core.chunks import (
+    ChunkCheck,
+    ChunkInfo,
+    ChunkKey,
+    ChunkPage,
+    ChunkStat,
+    RetrieveResult,
+    StoreResult,
+)
+from cwm_jupyter.core.models import ChunkRef
+from cwm_jupyter.errors import ChunkCorruptError, KVStoreError, ResourceExhaustedError
+from cwm_jupyter.vault.files import Found, Item, Vault
+
+__all__ = ["VaultStore"]
+
+
+class VaultStore:
+    """A `ChunkStore` over a `Vault`.
+
+    Parameters
+    ----------
+    vault
+        The files.
+    """
+
+    def __init__(self, vault: Vault) -> None:
+        self.vault = vault
+
+    async def stat(self, keys: Sequence[ChunkKey]) -> list[ChunkStat | None]:
+        """Return what is known of each chunk without reading it, None for a missing one."""
+        return await to_thread.run_sync(lambda: [self._stat(key) for key in keys])
+
+    async def describe(self, key: ChunkKey) -> ChunkInfo | None:
+        """Return all there is to say about one chunk, None for a missing one."""
+        return await to_thread.run_sync(self._describe, key)
+
+    async def read(self, key: ChunkKey) -> bytes:
+        """Return the raw bytes of a chunk, or raise."""
+        found = await to_thread.run_sync(self.vault.check, key)
+        data = await to_thread.run_sync(self.vault.read, key) if found.state == "intact" else None
+        if data is not None:
+            return data
+        error = ChunkCorruptError if found.state == "corrupt" else KVStoreError
+        raise error(
+            f"Chunk {key.chunk_hash.hex()[:12]} cannot be read: {found.reason or 'it has gone'}."
+        )
+
+    async def read_many(
+        self, keys: Sequence[ChunkKey]
+    ) -> tuple[dict[ChunkKey, bytes], RetrieveResult]:
+        """Return the chunks that are there and intact, and how many were and were not."""
+
+        def one(key: ChunkKey) -> tuple[Found, bytes | None]:
+            found = self.vault.check(key)
+            return found, self.vault.read(key) if found.state == "intact" else None
+
+        read = await to_thread.run_sync(lambda: self.vault.each(one, keys))
+        data = {k: d for k, (_, d) in zip(keys, read, strict=True) if d is not None}
+        result = RetrieveResult(
+            found=len(data),
+            missing=sum(found.state == "missing" for found, _ in read),
+            corrupt=sum(found.state in ("corrupt", "unreadable") for found, _ in read),
+            size_bytes=sum(map(len, data.values())),
+        )
+        return data, result
+
+    async def write(self, chunks: Mapping[ChunkKey, bytes]) -> StoreResult:
+        """Store chunks durably: when it returns, what it counts as stored survives a power cut."""
+        items = [Item(key=key, raw=memoryview(data)) for key, data in chunks.items()]
+        outcomes = await to_thread.run_sync(self.vault.store, items)
+        states = [one.state for one in outcomes]
+        return StoreResult(
+            stored=states.count("stored"),
+            skipped=states.count("skipped"),
+            failed=states.count("failed"),
+            size_bytes=sum(one.raw_bytes for one in outcomes if one.state == "stored"),
+        )
+
+    async def seal(
+        self, keys: Sequence[ChunkKey], on_bytes: Callable[[int], None] | None = None
+    ) -> list[ChunkRef | None]:
+        """Read every chunk back, and return its content's id and size; None: not intact.
+
+        Raises
+        ------
+        ResourceExhaustedError
+            The names could not be made durable.
+        """
+        found = await self._checked(keys, on_bytes)
+        try:
+            await to_thread.run_sync(self.vault.sync)
+        except OSError as error:
+            raise ResourceExhaustedError(
+                f"The disk did not keep the chunks: {error.strerror}.",
+                hint="Make room, or see cwm doctor; the conversation goes on as it was.",
+            ) from error
+        return [
+            ChunkRef(chunk_hash=key.chunk_hash.hex(), digest=one.content, size_bytes=one.raw_bytes)
+            if one.state == "intact" and one.content is not None and one.raw_bytes is not None
+            else None
+            for key, one in zip(keys, found, strict=True)
+        ]
+
+    async def verify(
+        self,
+        keys: Sequence[ChunkKey],
+        refs: Sequence[ChunkRef],
+        on_bytes: Callable[[int], None] | None = None,
+    ) -> list[ChunkCheck]:
+        """Read each chunk to its last byte and compare it with what the freeze noted."""
+        return [
+            _check(found, ref)
+            for found, ref in zip(await self._checked(keys, on_bytes), refs, strict=True)
+        ]
+
+    async def hold(self, owner: str, keys: Sequence[ChunkKey]) -> None:
+        """Keep chunks from eviction and deletion until `release`; durable when it returns."""
+        try:
+            await to_thread.run_sync(self.vault.hold, owner, keys)
+        except OSError as error:
+            raise ResourceExhaustedError(
+                f"The disk did not take the hold: {error.strerror}.", hint="Make room."
+            ) from error
+
+    async def release(self, owner: str) -> None:
+        """Give up a hold; unknown owners are no error."""
+        await to_thread.run_sync(self.vault.release, owner)
+
+    async def delete(self, keys: Sequence[ChunkKey]) -> int:
+        """Delete chunks that nobody holds and return how many were deleted."""
+        return sum(await to_thread.run_sync(self.vault.delete, keys))
+
+    async def list(
+        self,
+        *,
+        limit: int = 1000,
+        cursor: str | None = None,
+        owner: str | None = None,
+        salt: str | None = None,
+    ) -> ChunkPage:
+        """List the keys of all chunks, or of those a window holds, or of one salt."""
+        work = partial(self.vault.list_keys, limit=limit, cursor=cursor, owner=owner, salt=salt)
+        return await to_thread.run_sync(work)
+
+    async def clear(self, *, salt: str | None = None) -> int:
+        """Delete all chunks, or all of one salt, that nobody holds; return how many."""
+
+        def work() -> int:
+            keys = [r.key for _, r in self.vault.records() if salt in (None, r.cache_salt)]
+            return sum(self.vault.delete(keys))
+
+        return await to_thread.run_sync(work)
+
+    async def healthy(self) -> bool:
+        """Say whether chunks can be stored now, by storing a few bytes; raises nothing."""
+        return await to_thread.run_sync(self.vault.writable)
+
+    # What follows runs in threads.
+
+    def _stat(self, key: ChunkKey) -> ChunkStat | None:
+        record = self.vault.record(key)
+        if record is None or not self.vault.folder.content(record.content).exists():
+            return None
+        return ChunkStat(
+            size_bytes=record.size_bytes, stored_at=record.stored_at, digest=record.content
+        )
+
+    def _describe(self, key: ChunkKey) -> ChunkInfo | None:
+        record = self.vault.record(key)
+        return None if record is None else self.vault.describe(self.vault.name(key), record)
+
+    async def _checked(
+        self, keys: Sequence[ChunkKey], on_bytes: Callable[[int], None] | None
+    ) -> list[Found]:
+        done, lock = 0, threading.Lock()
+
+        def check(key: ChunkKey) -> Found:
+            nonlocal done
+            found = self.vault.check(key)
+            with lock:
+                done += found.raw_bytes or 0
+                if on_bytes is not None:
+                    on_bytes(done)
+            return found
+
+        return await to_thread.run_sync(lambda: self.vault.each(check, keys))
+
+
+def _check(found: Found, ref: ChunkRef) -> ChunkCheck:
+    same = found.state == "intact" and found.content == ref.digest
+    state = "intact" if same else "missing" if found.state == "missing" else "corrupt"
+    return ChunkCheck(
+        state=state,  # type: ignore[arg-type]
+        digest=found.content if found.state == "intact" else None,
+        size_bytes=found.raw_bytes,
+        reason=found.reason or (None if same else "other bytes than were frozen"),
+    )
