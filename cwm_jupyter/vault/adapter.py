@@ -83,7 +83,10 @@ class VaultAdapter(L2AdapterInterface):  # type: ignore[misc]  # LMCache has no 
     def submit_store_task(self, keys: list[ObjectKey], objects: list[Any]) -> int:
         """Begin to store; done once the chunks are durable."""
         return self._submit(
-            self._store, self._storing, lambda: self._do_store(keys, objects), L2StoreResult(False, 0)
+            self._store,
+            self._storing,
+            lambda: self._do_store(keys, objects),
+            L2StoreResult(False, 0),
         )
 
     def pop_completed_store_tasks(self) -> dict[int, L2StoreResult]:
@@ -197,9 +200,12 @@ class VaultAdapter(L2AdapterInterface):  # type: ignore[misc]  # LMCache has no 
         """List the keys of all chunks."""
         if page_size < 1:
             raise ValueError("page_size must be positive")
-        page = self._vault.list_keys(limit=page_size, cursor=cursor, model_name=model_name)
-        entries = tuple(KeyEntry(key=_theirs(key)) for key in page.keys)
-        return KeyListPage(entries=entries, next_page_token=page.cursor)
+        records, token = self._vault.page(limit=page_size, cursor=cursor, model_name=model_name)
+        entries = tuple(
+            KeyEntry(key=_theirs(record.key).to_encoded_object_key(), size_bytes=record.size_bytes)
+            for record in records
+        )
+        return KeyListPage(entries=entries, next_page_token=token)
 
     def get_usage(self) -> AdapterUsage:
         """Return what the disk holds now: bytes stored in all, raw bytes by salt."""

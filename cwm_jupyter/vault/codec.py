@@ -150,7 +150,7 @@ def _unpacked(part: memoryview, out: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
     try:
         with _thread().unpacker.stream_reader(part) as reader:
-            view, done = memoryview(out), 0
+            view, done = memoryview(out), 0  # type: ignore[arg-type]
             while done < len(view) and (count := reader.readinto(view[done:])):
                 done += count
             whole = done == len(view) and not reader.read(1)

@@ -11,7 +11,7 @@ Header, little-endian::
     H   version        1
     B   codec          0 raw, 1 planes (`cwm_jupyter.vault.codec`)
     B   element bytes  of one number
-    B   encrypted      1: the payload is sealed by `cwm_jupyter.core.cipher`, this header its context
+    B   encrypted      1: sealed by `cwm_jupyter.core.cipher`, with this header as context
     7x
     Q   raw bytes
     Q   payload bytes

@@ -1,6 +1,6 @@
 """The few ways in which the vault changes a disk. Durable means: it survives a power cut.
 
-All calls go through `os`, so that tests can make the n-th of them fail, or the process die in it.
+All calls end in `os`, so that tests can make the n-th of them fail, or the process die in it.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ def write_temporary(folder: Path, parts: Sequence[bytes | memoryview]) -> Path:
             os.close(handle)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(path)
+            path.unlink()
         raise
     return path
 
 
 def place(temporary: Path, target: Path) -> None:
     """Give a temporary file its name; what had that name before is gone. Durable after `sync`."""
-    _patiently(lambda: os.replace(temporary, target))
+    _patiently(lambda: temporary.replace(target))
 
 
 def add(folder: Path, target: Path, data: bytes) -> None:
@@ -61,14 +61,14 @@ def add(folder: Path, target: Path, data: bytes) -> None:
         place(temporary, target)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(temporary)
+            temporary.unlink()
         raise
 
 
 def remove(path: Path) -> bool:
     """Remove a file and return whether it was there."""
     try:
-        _patiently(lambda: os.unlink(path))
+        _patiently(path.unlink)
     except FileNotFoundError:
         return False
     return True
@@ -91,7 +91,7 @@ def temporary_files(folder: Path, older_than_s: float) -> list[Path]:
     return found
 
 
-def _patiently(change: Callable[[], None]) -> None:
+def _patiently(change: Callable[[], object]) -> None:
     for delay_s in _BUSY_DELAYS_S:
         with contextlib.suppress(PermissionError):
             change()

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 import msgspec
 
-from cwm_jupyter.core.chunks import ChunkInfo, ChunkKey, ChunkPage
+from cwm_jupyter.core.chunks import ChunkInfo, ChunkKey
 from cwm_jupyter.core.files import open_document, seal_document
 from cwm_jupyter.core.models import Value, now, rfc3339
 from cwm_jupyter.errors import (
@@ -261,9 +261,7 @@ class Vault:
             if found.state != "intact":
                 one.healing |= found.state != "missing"
                 self._write_content(one)
-            one.record = disk.write_temporary(
-                self.folder.records, [self._seal(item, one.content)]
-            )
+            one.record = disk.write_temporary(self.folder.records, [self._seal(item, one.content)])
         except (OSError, CWMError) as error:
             self._failed(one, error)
         return one
@@ -482,9 +480,7 @@ class Vault:
                 contents=sorted({r.content for r in records.values() if r is not None}),
                 held_at=now(),
             )
-            disk.add(
-                self.folder.holds, self.folder.hold(owner), seal_document(HOLD, SCHEMA, hold)
-            )
+            disk.add(self.folder.holds, self.folder.hold(owner), seal_document(HOLD, SCHEMA, hold))
             disk.sync([self.folder.holds])
 
     def release(self, owner: str) -> bool:
@@ -524,7 +520,7 @@ class Vault:
             self.room.drop_unmeant(contents)
         return gone
 
-    def list_keys(
+    def page(
         self,
         *,
         limit: int,
@@ -532,8 +528,14 @@ class Vault:
         owner: str | None = None,
         salt: str | None = None,
         model_name: str | None = None,
-    ) -> ChunkPage:
-        """List keys in the order of their records' names; `cursor` is the last name seen."""
+    ) -> tuple[list[Record], str | None]:
+        """List records whose contents are there, in the order of their names.
+
+        Returns
+        -------
+        tuple
+            `limit` records at most, and the name to go on after, None at the end.
+        """
         if owner is not None:
             hold = self.holds().get(owner)
             names = sorted(hold.records) if hold is not None else []
@@ -543,7 +545,7 @@ class Vault:
                 for entry in os.scandir(self.folder.records)
                 if entry.name.endswith(".json")
             )
-        keys: list[ChunkKey] = []
+        found: list[Record] = []
         last: str | None = None
         for name in names:
             if cursor is not None and name <= cursor:
@@ -556,11 +558,11 @@ class Vault:
                 or not self.folder.content(record.content).exists()
             ):
                 continue
-            if len(keys) == limit:
-                return ChunkPage(keys=keys, cursor=last)
-            keys.append(record.key)
+            if len(found) == limit:
+                return found, last
+            found.append(record)
             last = name
-        return ChunkPage(keys=keys, cursor=None)
+        return found, None
 
     def describe(self, name: str, record: Record) -> ChunkInfo:
         """Return all there is to say about the chunk of a record."""

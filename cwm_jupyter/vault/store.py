@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Literal
 
 from anyio import to_thread
 
@@ -149,8 +150,9 @@ class VaultStore:
         salt: str | None = None,
     ) -> ChunkPage:
         """List the keys of all chunks, or of those a window holds, or of one salt."""
-        work = partial(self.vault.list_keys, limit=limit, cursor=cursor, owner=owner, salt=salt)
-        return await to_thread.run_sync(work)
+        listing = partial(self.vault.page, limit=limit, cursor=cursor, owner=owner, salt=salt)
+        records, cursor = await to_thread.run_sync(listing)
+        return ChunkPage(keys=[record.key for record in records], cursor=cursor)
 
     async def clear(self, *, salt: str | None = None) -> int:
         """Delete all chunks, or all of one salt, that nobody holds; return how many."""
@@ -181,7 +183,7 @@ class VaultStore:
 
     async def _checked(
         self, keys: Sequence[ChunkKey], on_bytes: Callable[[int], None] | None
-    ) -> list[Found]:
+    ) -> Sequence[Found]:
         done, lock = 0, threading.Lock()
 
         def check(key: ChunkKey) -> Found:
@@ -198,9 +200,11 @@ class VaultStore:
 
 def _check(found: Found, ref: ChunkRef) -> ChunkCheck:
     same = found.state == "intact" and found.content == ref.digest
-    state = "intact" if same else "missing" if found.state == "missing" else "corrupt"
+    state: Literal["intact", "missing", "corrupt"] = "intact" if same else "corrupt"
+    if found.state == "missing":
+        state = "missing"
     return ChunkCheck(
-        state=state,  # type: ignore[arg-type]
+        state=state,
         digest=found.content if found.state == "intact" else None,
         size_bytes=found.raw_bytes,
         reason=found.reason or (None if same else "other bytes than were frozen"),
