@@ -142,8 +142,6 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
     probe_top: Annotated[int, Meta(ge=1, le=20)] = 20
     #: allowed log-probability difference where exact equality is not due (nats)
     probe_tolerance: Annotated[float, Meta(ge=0, le=10)] = 0.5
-    #: longest name of a session or window (characters)
-    max_name_length: Annotated[int, Meta(ge=1, le=255)] = 128
     #: largest file that a command reads at the user's request (bytes)
     max_file_bytes: Annotated[int, Meta(ge=1)] = 64 * 1024**2
 
@@ -162,11 +160,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     storage: StorageSettings = msgspec.field(default_factory=StorageSettings)
     security: SecuritySettings = msgspec.field(default_factory=SecuritySettings)
     limits: LimitSettings = msgspec.field(default_factory=LimitSettings)
-
-    @property
-    def index_dir(self) -> Path:
-        """The index of sessions and windows."""
-        return self.home / "index"
 
     @property
     def sessions_dir(self) -> Path:

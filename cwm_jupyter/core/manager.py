@@ -34,10 +34,11 @@ from cwm_jupyter.core.models import (
     WindowStatus,
     now,
 )
-from cwm_jupyter.core.names import check_name, check_tag, name_key
+from cwm_jupyter.core.names import check_name, check_tag, name_key, numbered
 from cwm_jupyter.core.thaw import Thaw
 from cwm_jupyter.core.transcript import Transcript
 from cwm_jupyter.errors import (
+    KVStoreError,
     SessionExistsError,
     ValidationError,
     WindowExistsError,
@@ -304,8 +305,8 @@ class Manager:
         name, number = window.name, 1
         while index.find_session(name) is not None:
             number += 1
-            name = f"{window.name}-{number}"
-        return check_name(name, "session")
+            name = numbered(window.name, number)
+        return name
 
     async def windows(
         self, *, tags: Sequence[str] = (), limit: int | None = None, offset: int = 0
@@ -354,15 +355,20 @@ class Manager:
         )
 
     async def _chunks_present(self, window: Window, manifest: Manifest) -> int | None:
+        """Count a window's chunks in the local store, None where that cannot be told."""
         if self._store is None or window.proof.level != "verified":
             return None
         layout = manifest.fingerprint.layout
         hashes = dict.fromkeys(bytes.fromhex(ref.chunk_hash) for ref in manifest.refs)
+        try:
+            salt = self.library.lineages.salt(window.lineage_id, manifest.fingerprint)
+        except KVStoreError:  # without the lineage's secret nobody knows its keys
+            return None
         keys = chunk_keys(
             list(hashes),
             model_name=str(layout["kv_model_name"]),
             world_size=len(manifest.refs) // max(len(hashes), 1),
-            cache_salt=self.library.lineages.salt(window.lineage_id, manifest.fingerprint),
+            cache_salt=salt,
         )
         return sum(stat is not None for stat in await self._store.stat(keys))
 

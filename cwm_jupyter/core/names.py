@@ -15,7 +15,15 @@ from typing import NoReturn
 
 from cwm_jupyter.errors import ValidationError
 
-__all__ = ["MAX_NAME_LENGTH", "check_id", "check_name", "check_tag", "name_key", "new_id"]
+__all__ = [
+    "MAX_NAME_LENGTH",
+    "check_id",
+    "check_name",
+    "check_tag",
+    "name_key",
+    "new_id",
+    "numbered",
+]
 
 #: Longest name, in characters.
 MAX_NAME_LENGTH = 128
@@ -39,7 +47,7 @@ _DEVICES = frozenset({"con", "prn", "aux", "nul", "conin", "conout"}) | frozense
 _ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
-def check_name(name: str, what: str = "window", *, max_length: int = MAX_NAME_LENGTH) -> str:
+def check_name(name: str, what: str = "window") -> str:
     """Return `name` in the normal form NFC if it may name a window or session.
 
     Parameters
@@ -48,15 +56,14 @@ def check_name(name: str, what: str = "window", *, max_length: int = MAX_NAME_LE
         As the user wrote it.
     what
         What it names, for the message.
-    max_length
-        Longest name in characters, from the settings; in UTF-8 it has 200 bytes at most.
 
     Raises
     ------
     ValidationError
-        It may not; the message says which character at which position (from 1).
+        It may not: it is longer than `MAX_NAME_LENGTH` or than 200 bytes of UTF-8, or has what is
+        refused; the message says which character at which position (from 1).
     """
-    name = _check_text(name, f"{what} name", max_length)
+    name = _check_text(name, f"{what} name", MAX_NAME_LENGTH)
     _check_ends(name, f"{what} name")
     device = unicodedata.normalize("NFKC", name).split(".")[0].rstrip().casefold()
     if device in _DEVICES:
@@ -112,6 +119,14 @@ def name_key(name: str) -> str:
     # Folding can undo the normal form and the form can bring capitals: twice settles both.
     folded = unicodedata.normalize("NFKC", name).casefold()
     return unicodedata.normalize("NFKC", folded).casefold()
+
+
+def numbered(name: str, number: int) -> str:
+    """Return an allowed name with a number after it, cut short where both would be too long."""
+    suffix = f"-{number}"
+    while len(name + suffix) > MAX_NAME_LENGTH or len((name + suffix).encode()) > _MAX_NAME_BYTES:
+        name = name[:-1]
+    return name + suffix
 
 
 def _check_text(text: str, what: str, max_length: int) -> str:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from cwm_jupyter import config
 from cwm_jupyter.config import Settings, check_url, get_settings, load, reset_settings, set_settings
 from cwm_jupyter.errors import ConfigError, SecurityError
+from cwm_jupyter.workspace import Workspace
 
 
 def leaves(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -152,7 +153,7 @@ def test_security_defaults_refuse_what_is_unsafe() -> None:
 def test_limit_defaults() -> None:
     limits = load({}).limits
     assert (limits.max_tokens, limits.probe_top, limits.probe_tolerance) == (512, 20, 0.5)
-    assert (limits.max_name_length, limits.max_file_bytes) == (128, 64 * 1024**2)
+    assert limits.max_file_bytes == 64 * 1024**2
 
 
 # --- refusals -------------------------------------------------------------------------------------
@@ -253,8 +254,8 @@ def test_paths_expand(variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.covers("CF-020")
 def test_the_index_path_expands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert load({"CWM_HOME": "~/x"}).index_dir == tmp_path / "x/index"
-    assert load({"CWM_HOME": "$P/x", "P": str(tmp_path)}).index_dir == tmp_path / "x/index"
+    for settings in (load({"CWM_HOME": "~/x"}), load({"CWM_HOME": "$P/x", "P": str(tmp_path)})):
+        assert Workspace(settings).library.index.path == tmp_path / "x/index.json"
 
 
 def test_relative_paths_do_not_follow_the_working_directory(
@@ -282,7 +283,6 @@ def test_paths_that_cannot_expand_are_refused(text: str, reason: str) -> None:
 def test_everything_of_ours_lies_under_home(home: Path) -> None:
     settings = load()
     places = [
-        settings.index_dir,
         settings.sessions_dir,
         settings.windows_dir,
         settings.keys_dir,

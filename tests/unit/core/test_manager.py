@@ -9,6 +9,7 @@ from bench import Bench
 from fake_stack import render
 
 from cwm_jupyter.core.models import Message, SessionStatus, WindowStatus
+from cwm_jupyter.core.names import MAX_NAME_LENGTH
 from cwm_jupyter.errors import (
     SessionExistsError,
     SessionNotFoundError,
@@ -90,6 +91,13 @@ async def test_listings(bench: Bench) -> None:
     assert (await bench.manager.sessions(state="active")).items == []
 
 
+async def test_a_window_of_the_longest_name_is_thawed_twice(bench: Bench) -> None:
+    name = "x" * MAX_NAME_LENGTH
+    await bench.frozen(name)
+    bench.stack.restart()
+    assert (await bench.manager.thaw(name)).session == "x" * (MAX_NAME_LENGTH - 2) + "-2"
+
+
 async def test_status_of_a_session(bench: Bench) -> None:
     session = await bench.talk("talk")
     status = await bench.manager.status(session="talk")
@@ -122,6 +130,16 @@ async def test_status_without_sight_of_the_files_is_unavailable(bench: Bench) ->
     status = await bench.manager.status(window="paper")
     assert isinstance(status, WindowStatus)
     assert status.chunks_present is None
+
+
+async def test_status_of_a_window_whose_secret_is_lost(bench: Bench) -> None:
+    """Its text is there to be read; how many chunks it has on disk nobody can tell."""
+    window = await bench.frozen("paper")
+    (bench.home / "keys" / f"{window.lineage_id}.secret").unlink()
+    status = await bench.manager.status(window="paper")
+    assert isinstance(status, WindowStatus)
+    assert status.chunks_present is None
+    assert len(status.messages) == 2
 
 
 @pytest.mark.parametrize(

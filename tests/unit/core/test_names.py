@@ -17,6 +17,7 @@ from cwm_jupyter.core.names import (
     check_tag,
     name_key,
     new_id,
+    numbered,
 )
 from cwm_jupyter.errors import ValidationError
 
@@ -104,10 +105,14 @@ def test_what_is_no_text_is_refused(name: Any) -> None:
         check_name(name, "session")
 
 
-def test_the_settings_can_ask_for_shorter_names() -> None:
-    assert check_name("abc", max_length=3) == "abc"
-    with pytest.raises(ValidationError, match="4 characters, and 3 are allowed"):
-        check_name("abcd", max_length=3)
+@pytest.mark.parametrize(
+    "name", ["paper", "x" * MAX_NAME_LENGTH, "\u6587" * 66 + "é", "a." + "b" * 126]
+)
+def test_a_numbered_name_is_a_name(name: str) -> None:
+    second, tenth = numbered(name, 2), numbered(name, 10)
+    assert check_name(second) == second != check_name(tenth) == tenth
+    assert second.endswith("-2")
+    assert name.startswith(second.removesuffix("-2"))
 
 
 def test_a_decomposed_name_is_stored_composed() -> None:
