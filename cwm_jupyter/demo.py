@@ -52,7 +52,7 @@ class DemoResult(Value, frozen=True, kw_only=True):
     probe_passed: bool
     freeze_commit_s: float
     freeze_probe_s: float
-    window_bytes: int
+    window_bytes: int | None
     model: str
     versions: dict[str, str]
 

@@ -23,12 +23,15 @@ from cwm_jupyter import config
 from cwm_jupyter.clients.lmcache import LMCacheClient
 from cwm_jupyter.clients.vllm import VLLMClient
 from cwm_jupyter.config import Settings
+from cwm_jupyter.core.chunks import ChunkStore
 from cwm_jupyter.core.connection import ConnectedStack
 from cwm_jupyter.core.library import Library
 from cwm_jupyter.core.manager import Manager
 from cwm_jupyter.errors import StackDownError
 from cwm_jupyter.stack.state import StackState, current
+from cwm_jupyter.vault.files import Vault
 from cwm_jupyter.vault.fs import FsStore
+from cwm_jupyter.vault.store import VaultStore
 
 __all__ = ["Workspace", "get_workspace"]
 
@@ -49,8 +52,8 @@ class Workspace:
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or config.get_settings()
         self.library = Library(self.settings.home)
-        store = FsStore(self.settings.vault_dir)
-        self.manager = Manager(self.library, self.connect, store, self.settings)
+        self._store = _open_store(self.settings, self.settings.vault_dir)
+        self.manager = Manager(self.library, self.connect, self._store, self.settings)
         self._connected: tuple[StackState, ConnectedStack] | None = None
         self._connecting = anyio.Lock()
         self._exit = ExitStack()
@@ -104,7 +107,7 @@ class Workspace:
             return await ConnectedStack.open(
                 engine,
                 cache,
-                store=None if state.store_dir is None else FsStore(Path(state.store_dir)),
+                store=None if state.store_dir is None else self._store_in(Path(state.store_dir)),
                 kv_model_name=state.kv_model_name,
                 world_size=state.world_size,
                 chunk_tokens=state.chunk_tokens,
@@ -115,6 +118,12 @@ class Workspace:
                 if cache is not None:
                     await cache.aclose()
             raise
+
+    def _store_in(self, folder: Path) -> ChunkStore:
+        """Return the store of a stack, which may have been started with other settings."""
+        if folder == self.settings.vault_dir:
+            return self._store
+        return _open_store(self.settings, folder)
 
     async def disconnect(self) -> None:
         """Close the clients."""
@@ -161,6 +170,14 @@ class Workspace:
                 self._portal.call(self.disconnect)
             self._exit.close()
             self._portal = None
+
+
+def _open_store(settings: Settings, folder: Path) -> ChunkStore:
+    """Open the store that a stack of these settings fills."""
+    storage = settings.storage
+    if storage.store == "fs":
+        return FsStore(folder)
+    return VaultStore(Vault(folder, codec=storage.codec, quota_bytes=storage.quota_bytes))
 
 
 _shared: Workspace | None = None

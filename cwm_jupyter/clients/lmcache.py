@@ -6,6 +6,7 @@ message here repeats one.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Annotated, Any, Literal, Self
@@ -250,6 +251,15 @@ class LMCacheClient:
                 for one in engines
             ],
         )
+
+    async def store_failure(self) -> str | None:
+        """Return why chunks did not reach L2 lately, None where nothing is known of that."""
+        with contextlib.suppress(CWMError):
+            manager = (await self.status()).get("storage_manager", {})
+            for adapter in manager.get("l2_adapters", []):
+                if adapter.get("last_failure"):
+                    return str(adapter["last_failure"])
+        return None
 
     async def figures(self) -> CacheFigures:
         """Return the cache's figures; without a server all are None (unavailable)."""

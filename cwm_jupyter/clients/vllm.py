@@ -170,6 +170,14 @@ class VLLMClient:
                 return None
             raise
 
+    async def forget(self) -> bool:
+        """Empty the engine's own prefix cache; False where the engine cannot or is in use."""
+        try:
+            await self._http.call("POST", "/cwm/forget", dict[str, Any])
+        except VLLMRequestError:
+            return False
+        return True
+
     async def metrics(self) -> EngineFigures:
         """Return the engine's figures; without a server all are None (unavailable)."""
         try:

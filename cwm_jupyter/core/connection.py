@@ -146,6 +146,15 @@ class ConnectedStack:
             kv_bytes_per_token=figures.get("kv_bytes_per_token"),
         )
 
+    async def forget(self, keys: Sequence[ChunkKey]) -> bool:
+        """Have both servers drop what they have in memory, so that the store is read again.
+
+        LMCache drops these chunks, the engine its whole prefix cache. False where the engine
+        cannot: another's, or one that is in use.
+        """
+        await self.keeper().delete(keys, tier="l1", force=True)
+        return await self.engine.forget()
+
     def keys(self, token_ids: Sequence[int], salt: str) -> list[ChunkKey]:
         """Return the keys of the chunks that a prompt of these tokens can be served from."""
         chunks = usable_chunks(len(token_ids), self.chunk_tokens)

@@ -8,10 +8,9 @@ new one.
 
 from __future__ import annotations
 
-import statistics
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import anyio
@@ -38,6 +37,8 @@ from cwm_jupyter.errors import KVStoreError, KVStoreTimeoutError, SessionEmptyEr
 __all__ = ["Freeze", "settle"]
 
 _POLL_S = 0.02
+#: stores that may fail with a reason before it is believed
+_REFUSALS = 2
 
 
 @dataclass
@@ -128,11 +129,11 @@ class Freeze:
         if self.stack.store is None:
             refs, level = await self._prove_present(), "present"
         else:
-            refs, level = await self._prove_durable(self.stack.store), "verified"
+            refs, level = await self._prove_durable(self.stack.store, window_id), "verified"
         self.job.stage("probe")
         noted, probe_s = await self._probe()
         self.job.stage("index")
-        size_bytes = sum(ref.size_bytes for ref in refs)
+        size_bytes = _sum(ref.size_bytes for ref in refs)
         proof = Proof.from_dict(
             {"level": level, "chunks": len(refs), "size_bytes": size_bytes, "checked_at": now()}
         )
@@ -152,7 +153,9 @@ class Freeze:
             commit_s=time.perf_counter() - started - probe_s,
             probe_s=probe_s,
             already_stored_bytes=stored_before,
-            newly_stored_bytes=None if stored_before is None else size_bytes - stored_before,
+            newly_stored_bytes=None
+            if stored_before is None or size_bytes is None
+            else size_bytes - stored_before,
             tail_tokens=window.tokens - window.chunks * window.chunk_tokens,
             stages_s={stage.name: stage.seconds for stage in self.job.state.stages},
         )
@@ -164,25 +167,22 @@ class Freeze:
         found = await self.stack.store.stat(self._keys)
         return sum(stat.size_bytes for stat in found if stat)
 
-    async def _prove_durable(self, store: ChunkStore) -> list[ChunkRef]:
+    async def _prove_durable(self, store: ChunkStore, window_id: str) -> list[ChunkRef]:
+        """Have every chunk stored, and read it back from the disk."""
         self.job.stage("store", total=len(self._keys), unit="chunks")
         await self._settle(store)
-        if torn := await _odd_sizes(store, self._keys):
-            await store.delete(torn)  # LMCache never replaces a file that is there
-            await self._settle(store)
-        self.job.stage("sync", unit="bytes")
+        self.job.stage("verify", total=self._stored_before, unit="bytes")
         refs = await store.seal(self._keys, self.job.advance)
+        if None in refs:  # the store has put aside what was damaged, so it is stored anew
+            await self._settle(store)
+            refs = await store.seal(self._keys)
         sealed = [ref for ref in refs if ref is not None]
         if len(sealed) != len(refs):
-            raise KVStoreTimeoutError(
-                f"{len(refs) - len(sealed)} of {len(refs)} chunks vanished while freezing.",
-                hint="Freeze again; see cwm doctor if it stays so.",
-            )
-        if len({ref.size_bytes for ref in sealed}) > 1:
             raise KVStoreError(
-                "The chunks are of different sizes: one of them is not whole.",
-                hint="Freeze again; see cwm doctor if it stays so.",
+                f"{len(refs) - len(sealed)} of {len(refs)} chunks were not read back as stored.",
+                hint="The disk may be failing: see cwm doctor and cwm logs lmcache.",
             )
+        await store.hold(window_id, self._keys)  # now with the contents that the proof is of
         return sealed
 
     async def _settle(self, store: ChunkStore) -> None:
@@ -219,8 +219,9 @@ class Freeze:
                     hint="Its LMCache server needs a disk, Redis or S3 tier (--l2-adapter).",
                 )
             await anyio.sleep(10 * _POLL_S)
-        per_token = self._facts.kv_bytes_per_token or 0
-        size = per_token * self.stack.chunk_tokens // self.stack.world_size
+        per_token = self._facts.kv_bytes_per_token
+        chunk = None if per_token is None else per_token * self.stack.chunk_tokens
+        size = None if chunk is None else chunk // self.stack.world_size
         return [
             ChunkRef(chunk_hash=key.chunk_hash.hex(), digest="", size_bytes=size)
             for key in self._keys
@@ -277,6 +278,12 @@ class Freeze:
         return window
 
 
+def _sum(sizes: Iterable[int | None]) -> int | None:
+    """Return the sum, None where one of them is unknown."""
+    known = list(sizes)
+    return None if None in known else sum(size for size in known if size is not None)
+
+
 def _frozen(session: Session, window_id: str) -> Session:
     if session.state != "frozen":
         session = session.to("frozen")
@@ -322,28 +329,28 @@ async def settle(
 
     Raises
     ------
+    KVStoreError
+        The store says why it does not take them, again and again.
     KVStoreTimeoutError
         Chunks are still missing after `timeout_s`.
     """
     deadline = time.monotonic() + timeout_s
     patience = _patience_s(len(keys))
+    refused = 0
     while missing := await _await_stored(store, keys, job, min(patience, timeout_s)):
-        if time.monotonic() > deadline:
-            raise KVStoreTimeoutError(
-                f"{len(missing)} of {len(keys)} chunks did not reach the disk "
-                f"within {timeout_s:g} s.",
+        reason = await stack.keeper().store_failure()
+        refused += reason is not None
+        late = time.monotonic() > deadline
+        if late or refused > _REFUSALS:
+            what = f"{len(missing)} of {len(keys)} chunks did not reach the disk"
+            error = KVStoreError if reason else KVStoreTimeoutError
+            raise error(
+                f"{what}: {reason}." if reason else f"{what} within {timeout_s:g} s.",
                 hint="See cwm doctor for the room on disk; the conversation goes on as it was.",
                 missing_chunks=len(missing),
             )
         await stack.keeper().delete(missing, tier="l1")
         await stack.engine.complete(token_ids, cache_salt=salt, max_tokens=1)
-
-
-async def _odd_sizes(store: ChunkStore, keys: Sequence[ChunkKey]) -> list[ChunkKey]:
-    """Return the chunks that are not of the size that most have: a crash left part of them."""
-    sizes = [stat.size_bytes if stat else None for stat in await store.stat(keys)]
-    usual = statistics.mode(sizes) if sizes else None
-    return [key for key, size in zip(keys, sizes, strict=True) if size != usual]
 
 
 def _patience_s(chunks: int) -> float:

@@ -139,11 +139,14 @@ class Reply(Value, frozen=True, kw_only=True):
 
 
 class ChunkRef(Value, frozen=True, kw_only=True):
-    """A window's hold on one chunk: rolling hash and content digest in hex, size of the content."""
+    """One chunk of a window: rolling hash and content digest in hex, size of the content.
+
+    Where the store cannot be read the digest is empty, and the size null if it is unknown.
+    """
 
     chunk_hash: str
     digest: str
-    size_bytes: int
+    size_bytes: int | None
 
 
 class Fingerprint(Value, frozen=True, kw_only=True):
@@ -182,7 +185,7 @@ class Proof(Value, frozen=True, kw_only=True):
 
     level: Literal["verified", "present"]
     chunks: int
-    size_bytes: int
+    size_bytes: int | None
     checked_at: str
 
 
@@ -243,7 +246,7 @@ class Window(Value, frozen=True, kw_only=True):
     turns: int
     chunks: int
     chunk_tokens: int
-    size_bytes: int
+    size_bytes: int | None
     proof: Proof
     manifest_digest: str
     parent_window_id: str | None = None
@@ -319,12 +322,12 @@ class ThawReport(Value, frozen=True, kw_only=True):
     window: str
     session: str
     tokens: int
-    size_bytes: int
+    size_bytes: int | None
     chunks_expected: int
     chunks_found: int
     chunks_missing: int
     chunks_corrupt: int
-    #: stored again by an earlier recomputation: right, but not the bytes that were frozen
+    #: computed again since the freeze: right, but not the bytes that were frozen
     chunks_recomputed: int
     expected_cached_tokens: int
     cached_tokens: int | None

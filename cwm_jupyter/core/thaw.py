@@ -1,9 +1,9 @@
 """Thaw: give a window's state back to an engine, measure it, and refuse what does not match.
 
-Fingerprint first; then the chunks are verified where we can read them, while LMCache loads them
-from disk into its memory; what is corrupt is deleted, so that the engine computes it anew; then one
-token is asked of the engine, which takes the chunks in, tells how many tokens it took from cache,
-and must reproduce the probe of the freeze.
+Fingerprint first; then LMCache loads the chunks into its memory, and the vault verifies every byte
+as it does: what is damaged is put aside, so that the engine computes it anew. Then one token is
+asked of the engine, which takes the chunks in, tells how many tokens it took from cache, and must
+reproduce the probe of the freeze.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import anyio
 from anyio import to_thread
 
 from cwm_jupyter.core import fingerprint, probe
-from cwm_jupyter.core.chunks import ChunkCheck, ChunkKey, ChunkStore
+from cwm_jupyter.core.chunks import ChunkKey, ChunkStore
 from cwm_jupyter.core.connection import ConnectedStack
 from cwm_jupyter.core.freeze import settle
 from cwm_jupyter.core.job import Job
@@ -32,11 +32,13 @@ _QUIET_S = 5.0
 
 @dataclass
 class _Chunks:
-    """The window's chunks as they were found."""
+    """The window's chunks as they were found; positions are those of the keys."""
 
     keys: list[ChunkKey] = field(default_factory=list)
     missing: list[int] = field(default_factory=list)
     corrupt: list[int] = field(default_factory=list)
+    #: there, but with other bytes than were frozen: computed again since
+    other: list[int] = field(default_factory=list)
 
     @property
     def bad(self) -> list[int]:
@@ -120,22 +122,22 @@ class Thaw:
         chunks = _Chunks() if recompute else await self._load()
 
         self.job.stage("recompute" if recompute else "take into the engine")
-        expected = len(chunks.keys) // self.stack.world_size * self.stack.chunk_tokens
-        inexact = bool(
-            recompute or accepted or chunks.bad or self._manifest.recomputed or not facts.aligned
-        )
-        result, cached = await self._probe(expected, inexact=inexact)
+        ranks = self.stack.world_size
+        expected = len(chunks.keys) // ranks * self.stack.chunk_tokens
+        recomputed = {*_chunks(chunks.other, ranks), *self._recomputed_before(chunks)}
+        inexact = bool(recompute or accepted or chunks.bad or recomputed or not facts.aligned)
+        result, cached = await self._probe(chunks.keys, expected, inexact=inexact)
         restore_s = time.perf_counter() - started
         report = ThawReport(
             window=self.window.name,
             session=session_name,
             tokens=self.window.tokens,
             size_bytes=self.window.size_bytes,
-            chunks_expected=len(chunks.keys),
-            chunks_found=len(chunks.keys) - len(chunks.bad),
-            chunks_missing=len(chunks.missing),
-            chunks_corrupt=len(chunks.corrupt),
-            chunks_recomputed=len(self._manifest.recomputed),
+            chunks_expected=len(chunks.keys) // ranks,
+            chunks_found=len(chunks.keys) // ranks - len(_chunks(chunks.bad, ranks)),
+            chunks_missing=len(_chunks(chunks.missing, ranks)),
+            chunks_corrupt=len(_chunks(chunks.corrupt, ranks)),
+            chunks_recomputed=len(recomputed),
             expected_cached_tokens=expected,
             cached_tokens=cached,
             recomputed_tokens=None if cached is None else self.window.tokens - cached,
@@ -159,8 +161,13 @@ class Thaw:
         self.job.finish()
         return report.replace(stages_s={s.name: s.seconds for s in self.job.state.stages})
 
+    def _recomputed_before(self, chunks: _Chunks) -> set[int]:
+        """Return which chunks the manifest notes as computed again."""
+        hashes = [key.chunk_hash.hex() for key in chunks.keys[:: self.stack.world_size]]
+        return {i for i, one in enumerate(hashes) if one in self._manifest.recomputed}
+
     async def _load(self) -> _Chunks:
-        """Verify the chunks and have LMCache load them, both at once; delete corrupt ones."""
+        """Have LMCache load the chunks, and find out about those that it could not load."""
         keys = self.stack.keys(self._token_ids, self._salt)
         refs = self._manifest.refs
         if [k.chunk_hash.hex() for k in keys] != [r.chunk_hash for r in refs]:
@@ -169,46 +176,40 @@ class Thaw:
                 hint="Restore it from a backup, or build it anew with --recompute.",
             )
         chunks = _Chunks(keys)
+        store = self.stack.store
         self.job.stage("load", total=self.window.size_bytes, unit="bytes")
-        try:
-            checks, loaded = await self._verify_and_prefetch(keys)
-        except ExceptionGroup as errors:  # what a task group raises; either error tells enough
-            raise errors.exceptions[0] from None
-        if self.stack.store is None:
-            chunks.missing = list(range(loaded, len(keys)))
+        if store is None:
+            chunks.missing = list(range(await self._prefetch(keys), len(keys)))
             return chunks
-        chunks.missing = [i for i, check in enumerate(checks) if check.state == "missing"]
-        chunks.corrupt = [i for i, check in enumerate(checks) if check.state == "corrupt"]
-        if chunks.corrupt:
-            corrupt = [keys[i] for i in chunks.corrupt]
-            await self.stack.keeper().delete(corrupt, tier="all", force=True)
-            await self.stack.store.delete(corrupt)
+        before = await store.stat(keys)
+        loaded = await self._prefetch(keys)
+        after = before if loaded == len(keys) else await store.stat(keys)
+        for i, (ref, was, now_is) in enumerate(zip(refs, before, after, strict=True)):
+            if was is None:
+                chunks.missing.append(i)
+            elif now_is is None:  # reading found it damaged, and the store has put it aside
+                chunks.corrupt.append(i)
+            elif now_is.digest not in (None, ref.digest):
+                chunks.other.append(i)
         return chunks
 
-    async def _verify_and_prefetch(self, keys: list[ChunkKey]) -> tuple[list[ChunkCheck], int]:
-        """Return what the store says of the chunks, and how many LMCache has loaded."""
-        checks: list[ChunkCheck] = []
-        loaded = 0
+    async def _prefetch(self, keys: list[ChunkKey]) -> int:
+        """Have LMCache load the chunks and return how many it has, from the first on."""
+        if not keys:
+            return 0
+        prefetched = await self.stack.keeper().prefetch(
+            self._token_ids,
+            model_name=self.stack.kv_model_name,
+            world_size=self.stack.world_size,
+            cache_salt=self._salt,
+            timeout_s=self.prefetch_timeout_s,
+        )
+        return prefetched.found
 
-        async def verify(store: ChunkStore) -> None:
-            checks.extend(await store.verify(keys, self._manifest.refs, self.job.advance))
-
-        async with anyio.create_task_group() as group:
-            if self.stack.store is not None:
-                group.start_soon(verify, self.stack.store)
-            if keys:
-                prefetched = await self.stack.keeper().prefetch(
-                    self._token_ids,
-                    model_name=self.stack.kv_model_name,
-                    world_size=self.stack.world_size,
-                    cache_salt=self._salt,
-                    timeout_s=self.prefetch_timeout_s,
-                )
-                loaded = prefetched.found
-        return checks, loaded
-
-    async def _probe(self, expected: int, *, inexact: bool) -> tuple[ProbeResult, int | None]:
-        """Ask the engine, and once more with nothing else running if the answer differs."""
+    async def _probe(
+        self, keys: list[ChunkKey], expected: int, *, inexact: bool
+    ) -> tuple[ProbeResult, int | None]:
+        """Ask the engine, and once more from the disk, with nothing else running, if it differs."""
         noted = self._manifest.probe
         measured, cached = await self._ask()
         short = cached is None or cached != expected
@@ -216,7 +217,10 @@ class Thaw:
         result = probe.compare(noted, measured, tolerance=tolerance)
         if not result.passed:
             await self._await_quiet()
-            measured, _ = await self._ask()
+            # What the servers have in memory may have been computed again since the freeze.
+            if keys and await self.stack.forget(keys):
+                await self._prefetch(keys)
+            measured, cached = await self._ask()
             result = probe.compare(noted, measured, tolerance=tolerance).replace(repeated=True)
         return result, cached
 
@@ -249,6 +253,7 @@ class Thaw:
                 timeout_s=self.durable_timeout_s,
             )
             sealed = await store.seal(keys)
+            await store.hold(self.window.id, chunks.keys)  # the new contents too
         except CWMError:
             self.window = await to_thread.run_sync(self._mark_damaged)
             return
@@ -290,6 +295,11 @@ class Thaw:
                 self.window.id, lambda w: w.replace(used_at=now(), thaws=w.thaws + 1)
             ),
         )
+
+
+def _chunks(positions: Collection[int], ranks: int) -> set[int]:
+    """Return which chunks these keys are parts of: each rank has a part of a chunk."""
+    return {position // ranks for position in positions}
 
 
 def _by(result: ProbeResult) -> str:

@@ -1,8 +1,11 @@
-"""What the engine is: ``GET /cwm/facts``, answered inside vLLM's API server.
+"""What the engine is, and two things to do in it: routes of ours inside vLLM's API server.
 
-Given to vLLM as ``--middleware cwm_jupyter.engine.facts.FactsMiddleware``. The facts are those of
-`cwm_jupyter.core.fingerprint`, and more; the weights' digest is among them, so the first answer can
-take a while. What cannot be determined is null, and nothing is guessed.
+Given to vLLM as ``--middleware cwm_jupyter.engine.facts.FactsMiddleware``.
+
+``GET /cwm/facts`` tells the facts of `cwm_jupyter.core.fingerprint`, and more; the weights' digest
+is among them, so the first answer can take a while. What cannot be determined is null, and nothing
+is guessed. ``POST /cwm/forget`` empties the engine's own prefix cache, ``POST /cwm/touch/BYTES``
+has the system give its KV cache the first pages, see `cwm_jupyter.engine.worker`.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from cwm_jupyter.engine.digests import model_digests
 __all__ = ["PATH", "FactsMiddleware", "inexact_because"]
 
 PATH = "/cwm/facts"
+_FORGET, _TOUCH = "/cwm/forget", "/cwm/touch/"
 
 # Another one in each process: it tells a restarted engine from the one before.
 _START_ID = secrets.token_hex(8)
@@ -30,7 +34,7 @@ Facts = dict[str, str | int | float | bool | None]
 
 
 class FactsMiddleware:
-    """ASGI middleware that answers `PATH`, with the key in ``VLLM_API_KEY``, and no other path.
+    """ASGI middleware that answers the routes above, with the key in ``VLLM_API_KEY``.
 
     Parameters
     ----------
@@ -45,20 +49,36 @@ class FactsMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer the request, or pass it on."""
-        if scope["type"] != "http" or scope["path"] != PATH:
+        path = scope["path"] if scope["type"] == "http" else ""
+        if path not in (PATH, _FORGET) and not path.startswith(_TOUCH):
             await self._app(scope, receive, send)
-        elif scope["method"] != "GET":
+        elif scope["method"] != ("GET" if path == PATH else "POST"):
             await respond(send, 405, b'{"error": "Method Not Allowed"}')
         elif not self._key or not has_key(scope, self._key):
             # vLLM's own middleware guards only what begins with /v1.
             await respond(send, 401, b'{"error": "Unauthorized"}')
-        else:
+        elif path == PATH:
             await respond(send, 200, await self._collected(scope["app"].state))
+        else:
+            await respond(send, *await _done(path, scope["app"].state.engine_client))
 
     async def _collected(self, state: Any) -> bytes:
         if self._facts is None or (self._facts.done() and self._facts.exception()):
             self._facts = asyncio.create_task(_collect(state))
         return await asyncio.shield(self._facts)
+
+
+async def _done(path: str, engine: Any) -> tuple[int, bytes]:
+    """Do what a POST asks for and return status and body."""
+    if path == _FORGET:
+        forgotten = await engine.reset_prefix_cache()
+        return (200, b"{}") if forgotten else (409, b'{"error": "Requests are running"}')
+    try:
+        size_bytes = int(path.removeprefix(_TOUCH))
+    except ValueError:
+        return 404, b'{"error": "Not Found"}'
+    touched = await engine.collective_rpc("touch_kv_cache", args=(size_bytes,))
+    return 200, json.dumps({"touched_bytes": sum(touched)}).encode()
 
 
 async def _collect(state: Any) -> bytes:

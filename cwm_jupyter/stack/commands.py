@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cwm_jupyter.config import Settings
 from cwm_jupyter.stack.cpu import slow_in_bfloat16
@@ -54,7 +54,6 @@ class Plan(NamedTuple):
 
 def cache_command(settings: Settings, plan: Plan) -> list[str]:
     """Return the command line of LMCache's server."""
-    store = {"type": "fs", "base_path": str(settings.vault_dir)}
     return [
         str(plan.python),
         "-P",  # import nothing from the working folder
@@ -65,8 +64,25 @@ def cache_command(settings: Settings, plan: Plan) -> list[str]:
         *("--l1-size-gb", f"{settings.stack.memory_gib:g}", "--no-l1-use-lazy"),
         *("--eviction-policy", "LRU"),
         *("--supported-transfer-mode", "auto", "--shm-name", plan.shm_name),
-        *("--l2-adapter", json.dumps(store)),
+        *("--l2-adapter", json.dumps(_store(settings))),
     ]
+
+
+def _store(settings: Settings) -> dict[str, Any]:
+    """Return what LMCache keeps chunks in: the vault, or for comparison its own ``fs`` tier."""
+    storage = settings.storage
+    if storage.store == "fs":
+        return {"type": "fs", "base_path": str(settings.vault_dir)}
+    return {
+        "type": "plugin",
+        "module_path": "cwm_jupyter.vault.adapter",
+        "class_name": "VaultAdapter",
+        "adapter_params": {
+            "folder": str(settings.vault_dir),
+            "codec": storage.codec,
+            "quota_bytes": storage.quota_bytes,
+        },
+    }
 
 
 def engine_command(settings: Settings, plan: Plan) -> list[str]:
@@ -97,6 +113,7 @@ def engine_command(settings: Settings, plan: Plan) -> list[str]:
         "--enforce-eager",
         "--disable-uvicorn-access-log",
         *("--middleware", "cwm_jupyter.engine.facts.FactsMiddleware"),
+        *("--worker-extension-cls", "cwm_jupyter.engine.worker.WorkerExtension"),
         *length,
         *_dtype(plan),
         *stack.engine_args,  # last, so that the user's own win

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, Self
 
 import httpx2
@@ -134,6 +135,11 @@ class Servers:
             raise StackStartError(
                 f"The engine did not answer its first request: {error or type(error).__name__}."
             ) from error
+
+    def touch_engine(self, size_bytes: int) -> None:
+        """Have the engine's memory given its first pages; an engine that cannot is let be."""
+        with contextlib.suppress(httpx2.HTTPError):
+            self._http.post(f"{self._stack.engine_url}/cwm/touch/{size_bytes}", timeout=60.0)
 
     def _document(self, url: str, timeout_s: float = _QUICK_S) -> dict[str, Any] | None:
         try:

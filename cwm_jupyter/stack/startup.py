@@ -29,7 +29,7 @@ from cwm_jupyter.stack.state import PartName, StackState
 __all__ = ["logs", "start"]
 
 _POLL_S = 0.1
-#: of LMCache's memory; more than the windows of a first hour
+#: of LMCache's memory and of the engine's; more than the windows of a first hour
 _TOUCHED_BYTES = 512 * 2**20
 #: from the start on, each from the end of the one before: the two servers load side by side
 _STAGES = ("lmcache", "vllm", "warm_up")
@@ -159,6 +159,7 @@ def _ready(settings: Settings, stack: StackState, job: Job) -> StackState:
         _await(servers.engine_answers, settings, stack, deadline, job)
         moments.append(time.monotonic())
         job.stage("warming up")
+        servers.touch_engine(_TOUCHED_BYTES)
         # Less than a chunk, so that nothing of it is stored.
         servers.complete(settings.stack.chunk_tokens - 8, settings.stack.start_timeout_s)
         moments.append(time.monotonic())

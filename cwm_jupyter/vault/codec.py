@@ -5,7 +5,8 @@ token; the low byte is close to noise. Split apart, zstd at its quickest level p
 and leaves the second alone. Measured on SmolLM2's bf16 KV, against what was tried beside it, in
 ``docs/vault.md``. A plane that does not shrink is kept as it is.
 
-Coded form: for each plane ``<BQ`` (1: zstd, 0: as it is; bytes), then the planes, lowest byte first.
+Coded form: for each plane ``<BQ`` (1: zstd, 0: as it is; bytes), then the planes, lowest byte
+first.
 """
 
 from __future__ import annotations

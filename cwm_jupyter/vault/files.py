@@ -253,11 +253,11 @@ class Vault:
             known = self.record(item.key)
             one.healing = there and known is None
             if known is not None:
-                if self._examine(known.content).state == "intact":
+                if self.examine(known.content).state == "intact":
                     one.outcome = Stored(state="skipped", raw_bytes=len(item.raw))
                     return one
                 one.healing = True
-            found = self._examine(one.content)
+            found = self.examine(one.content)
             if found.state != "intact":
                 one.healing |= found.state != "missing"
                 self._write_content(one)
@@ -364,7 +364,7 @@ class Vault:
         record = self.record(key)
         if record is None:
             return Found(state="missing", reason="there is no record")
-        return self._examine(record.content)
+        return self.examine(record.content)
 
     def read(self, key: ChunkKey) -> bytes | None:
         """Return a chunk's bytes, None for a miss."""
@@ -372,7 +372,7 @@ class Vault:
         out = bytearray(record.size_bytes if record is not None else 0)
         return bytes(out) if self.load(key, memoryview(out)).state == "intact" else None
 
-    def _examine(self, content: str) -> Found:
+    def examine(self, content: str) -> Found:
         """Read a content to its last byte."""
         try:
             with self._opened(content) as file:

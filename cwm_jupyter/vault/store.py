@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Literal
 
@@ -18,15 +18,18 @@ from cwm_jupyter.core.chunks import (
     RetrieveResult,
     StoreResult,
 )
+from cwm_jupyter.core.kept import Freed, Shares
 from cwm_jupyter.core.models import ChunkRef
 from cwm_jupyter.errors import ChunkCorruptError, KVStoreError, ResourceExhaustedError
+from cwm_jupyter.vault import upkeep
 from cwm_jupyter.vault.files import Found, Item, Vault
+from cwm_jupyter.vault.room import Garbage
 
 __all__ = ["VaultStore"]
 
 
 class VaultStore:
-    """A `ChunkStore` over a `Vault`.
+    """A `ChunkStore` over a `Vault`, and a `KeptStore`.
 
     Parameters
     ----------
@@ -161,6 +164,30 @@ class VaultStore:
             keys = [r.key for _, r in self.vault.records() if salt in (None, r.cache_salt)]
             return sum(self.vault.delete(keys))
 
+        return await to_thread.run_sync(work)
+
+    async def point(self, key: ChunkKey, ref: ChunkRef) -> bool:
+        """Make a key mean the content of a ref, if that is there and intact; durable then."""
+        return await to_thread.run_sync(upkeep.point, self.vault, key, ref.digest)
+
+    async def shares(self) -> Shares:
+        """Count what lies there, and who keeps what of it."""
+        return await to_thread.run_sync(upkeep.shares, self.vault)
+
+    async def collect(self, owners: Collection[str], *, dry_run: bool = False) -> Garbage:
+        """Remove what nothing can use; holds of others than `owners` too, once a day old."""
+        return await to_thread.run_sync(partial(self.vault.room.collect, owners, dry_run=dry_run))
+
+    async def purge(
+        self,
+        owners: Collection[str] = (),
+        *,
+        keys: Sequence[ChunkKey] = (),
+        salts: Collection[str] = (),
+        dry_run: bool = False,
+    ) -> Freed:
+        """Give up holds, and delete what they held, `keys`, and all of `salts`, for good."""
+        work = partial(upkeep.purge, self.vault, owners, keys=keys, salts=salts, dry_run=dry_run)
         return await to_thread.run_sync(work)
 
     async def healthy(self) -> bool:
