@@ -27,6 +27,7 @@ import msgspec
 import msgspec.inspect as mi
 from msgspec import Meta
 
+from cwm_jupyter.core.cipher import KEY_VARIABLE
 from cwm_jupyter.errors import ConfigError, SecurityError, redact
 
 __all__ = [
@@ -122,15 +123,28 @@ class StorageSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     #: the durable chunk store; None: ``vault`` under `Settings.home`
     vault_dir: Path | None = None
+    #: how the vault codes new chunks: as they are, or losslessly packed, smaller and slower to read
+    codec: Literal["raw", "planes"] = "raw"
+    #: what the vault may take on disk (GiB), see docs/vault.md; None: what there is
+    quota_gib: GiB | None = None
+    #: ``fs`` is LMCache's own disk tier, which checks nothing: for comparisons alone
+    store: Literal["vault", "fs"] = "vault"
     #: a freeze whose chunks are not durable by then fails (s)
     durable_timeout_s: Seconds = 60.0
 
+    @property
+    def quota_bytes(self) -> int | None:
+        """The quota in bytes."""
+        return None if self.quota_gib is None else int(self.quota_gib * 2**30)
+
 
 class SecuritySettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What is refused unless the user allows it."""
+    """What is refused unless the user allows it, and what is hidden on the disk."""
 
     #: talk unencrypted to a server on another machine; see `check_url`
     allow_remote_plain_http: bool = False
+    #: encrypt what is written from now on: chunks, transcripts, manifests; see docs/security.md
+    encrypt: bool = False
 
 
 class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -309,6 +323,8 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, _Given]:
     names = {_variable(name): name for name in _fields()}
     given = {}
     for variable in sorted(v for v in environ if v.startswith(_PREFIX)):
+        if variable == KEY_VARIABLE:  # for the keyring alone: settings are shown and saved
+            continue
         if variable not in names:
             raise _unknown(f"The environment variable {variable}", variable, names)
         if environ[variable]:
