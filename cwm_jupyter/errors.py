@@ -11,6 +11,7 @@ then what to do about it.
     │   └── UsageError                input.usage
     ├── ConfigError                   config.invalid
     ├── SecurityError                 security.refused
+    │   └── DecryptError              security.decrypt
     ├── ResourceExhaustedError        resource.exhausted
     │   └── ContextFullError          resource.context_full
     ├── SessionError                  session.error
@@ -57,6 +58,7 @@ __all__ = [
     "ChunkCorruptError",
     "ConfigError",
     "ContextFullError",
+    "DecryptError",
     "EngineMismatchError",
     "EnvironmentBuildError",
     "IndexBusyError",
@@ -224,6 +226,13 @@ class SecurityError(CWMError):
     """Something refused because it would be unsafe."""
 
     code = "security.refused"
+
+
+class DecryptError(SecurityError):
+    """Something encrypted cannot be opened: its key is missing, or its bytes were changed."""
+
+    code = "security.decrypt"
+    default_hint = "The key belongs into keys/encryption.json in the home, or CWM_ENCRYPTION_KEY."
 
 
 class ResourceExhaustedError(CWMError):

@@ -3,11 +3,14 @@
 `write_atomic` is the ground: a reader sees the old bytes or the new ones, and what it returned
 from outlives a power cut. On it lie the checked documents, the envelope of the index, of
 transcripts and of manifests: ``{"schema": 1, "kind": "index", "checksum": hex, "body": …}`` with
-the blake3 checksum of the body's bytes as they lie in the file.
+the blake3 checksum of the body's bytes as they lie in the file. An encrypted one has, in the place
+of the body, ``"key": hex, "sealed": base64``: the id of the key, and the body under it, bound to
+the kind, the schema and the file's name. Damage can so be told without the key.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import errno
 import os
@@ -16,22 +19,33 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import blake3
 import msgspec
 
-from cwm_jupyter.errors import IndexCorruptError, ResourceExhaustedError, SchemaError, SecurityError
+from cwm_jupyter.errors import (
+    DecryptError,
+    IndexCorruptError,
+    ResourceExhaustedError,
+    SchemaError,
+    SecurityError,
+)
+
+if TYPE_CHECKING:
+    from cwm_jupyter.core.cipher import Keyring
 
 __all__ = [
     "Document",
     "fsync_dir",
     "keep_copy",
+    "key_of",
     "make_private_dir",
     "migrate",
     "open_document",
     "read_checked",
     "remove_leftovers",
+    "reseal",
     "seal_document",
     "write_atomic",
     "write_checked",
@@ -51,12 +65,14 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Envelope(msgspec.Struct, kw_only=True):
-    """The document as it lies in the file; the order of the fields is the order of the bytes."""
+    """A document as it is read: with a body, or encrypted with a key."""
 
     schema: int
     kind: str
     checksum: str
-    body: msgspec.Raw
+    body: msgspec.Raw = msgspec.Raw()  # empty, which no JSON value is
+    key: str | None = None
+    sealed: str | None = None
 
 
 def write_atomic(path: Path, data: bytes, mode: int = 0o600) -> None:
@@ -159,7 +175,9 @@ def make_private_dir(folder: Path) -> Path:
     return folder
 
 
-def seal_document(kind: str, schema: int, body: Any) -> bytes:
+def seal_document(
+    kind: str, schema: int, body: Any, name: str = "", keyring: Keyring | None = None
+) -> bytes:
     """Return the bytes of a checked document.
 
     Parameters
@@ -170,15 +188,29 @@ def seal_document(kind: str, schema: int, body: Any) -> bytes:
         Version of the body's shape.
     body
         Anything msgspec writes as JSON.
+    name
+        The file's name, to which an encrypted document is bound; of no account to a plain one.
+    keyring
+        Encrypts the body, if it is there and is to encrypt.
     """
     raw = msgspec.json.encode(body)
-    checksum = blake3.blake3(raw).hexdigest()
+    # The order of the fields is that of the bytes: who reads the beginning alone has the checksum.
+    document = {"schema": schema, "kind": kind}
+    if keyring is None or not keyring.encrypts:
+        return msgspec.json.encode(
+            {**document, "checksum": _checksum(raw), "body": msgspec.Raw(raw)}
+        )
+    sealed = keyring.seal(raw, _context(kind, schema, name))
+    text = base64.b64encode(sealed).decode()
+    key = keyring.key_id_of(sealed).hex()
     return msgspec.json.encode(
-        _Envelope(schema=schema, kind=kind, checksum=checksum, body=msgspec.Raw(raw))
+        {**document, "checksum": _checksum(text.encode()), "key": key, "sealed": text}
     )
 
 
-def open_document(data: bytes, kind: str, schema: int, name: str) -> Document:
+def open_document(
+    data: bytes, kind: str, schema: int, name: str, keyring: Keyring | None = None
+) -> Document:
     """Check the bytes of a document and return its schema version and body.
 
     Parameters
@@ -190,7 +222,9 @@ def open_document(data: bytes, kind: str, schema: int, name: str) -> Document:
     schema
         The newest version that the caller knows.
     name
-        The file's name, for messages.
+        The file's name.
+    keyring
+        Opens the body if it is encrypted.
 
     Raises
     ------
@@ -198,6 +232,8 @@ def open_document(data: bytes, kind: str, schema: int, name: str) -> Document:
         It is no such document, or its bytes are not those that were written.
     SchemaError
         It is of a newer version.
+    DecryptError
+        It is encrypted, and the key is not here or does not open it.
     """
     try:
         envelope = msgspec.json.decode(data, type=_Envelope)
@@ -212,18 +248,87 @@ def open_document(data: bytes, kind: str, schema: int, name: str) -> Document:
             found=envelope.schema,
             known=schema,
         )
-    if blake3.blake3(envelope.body).hexdigest() != envelope.checksum:
+    body, sealed = envelope.body, envelope.sealed
+    if (sealed is None) != (envelope.key is None) or (sealed is None) == (bytes(body) == b""):
+        raise IndexCorruptError(f"{name} is damaged: it has no body, or two.", file=name)
+    if _checksum(body if sealed is None else sealed.encode()) != envelope.checksum:
         raise IndexCorruptError(f"{name} is damaged: its checksum does not match.", file=name)
-    return Document(schema=envelope.schema, body=envelope.body)
+    if sealed is not None:
+        body = _opened(envelope, name, keyring)
+    return Document(schema=envelope.schema, body=body)
 
 
-def write_checked(path: Path, kind: str, schema: int, body: Any) -> None:
-    """Write a checked document with `write_atomic`, readable by its owner alone."""
-    write_atomic(path, seal_document(kind, schema, body))
+def _opened(envelope: _Envelope, name: str, keyring: Keyring | None) -> msgspec.Raw:
+    if keyring is None:
+        raise DecryptError(
+            f"{name} is encrypted with the key {envelope.key}, and no key is here.", file=name
+        )
+    sealed = base64.b64decode(envelope.sealed or "")
+    if keyring.key_id_of(sealed).hex() != envelope.key:
+        raise IndexCorruptError(f"{name} is damaged: it names another key.", file=name)
+    try:
+        context = _context(envelope.kind, envelope.schema, name)
+        return msgspec.Raw(keyring.open(sealed, context))
+    except DecryptError as error:
+        raise DecryptError(f"{name}: {error.message}", hint=error.hint, file=name) from None
+
+
+def key_of(data: bytes) -> str | None:
+    """Return the id of the key of a document, as hex digits; None: it is plain, or damaged."""
+    try:
+        return msgspec.json.decode(data, type=_Envelope).key
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
+def _checksum(data: bytes | msgspec.Raw) -> str:
+    return blake3.blake3(data).hexdigest()
+
+
+def _context(kind: str, schema: int, name: str) -> bytes:
+    return f"cwm document\0{kind}\0{schema}\0{name}".encode()
+
+
+def write_checked(
+    path: Path, kind: str, schema: int, body: Any, keyring: Keyring | None = None
+) -> None:
+    """Write a checked document with `write_atomic`, readable by its owner alone.
+
+    With a keyring that is to encrypt, it is encrypted.
+    """
+    while True:
+        data = seal_document(kind, schema, body, path.name, keyring)
+        write_atomic(path, data)
+        if keyring is None or not keyring.encrypts:
+            return
+        # A rotation may have looked at this file just before it was replaced, and will drop the
+        # key; then the new one is in the keyring by now.
+        if key_of(data) == keyring.refresh().hex():
+            return
+
+
+def reseal(path: Path, kind: str, schema: int, keyring: Keyring) -> bool:
+    """Encrypt a document under the current key, and return whether that was still to be done.
+
+    For one writer at a time; raises as `open_document` does.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:  # deleted since it was listed
+        return False
+    if key_of(data) == keyring.refresh().hex():
+        return False
+    document = open_document(data, kind, schema, path.name, keyring)
+    write_checked(path, kind, document.schema, document.body, keyring)
+    return True
 
 
 def read_checked(
-    path: Path, kind: str, schema: int, migrations: Mapping[int, Callable[[Any], Any]] | None = None
+    path: Path,
+    kind: str,
+    schema: int,
+    migrations: Mapping[int, Callable[[Any], Any]] | None = None,
+    keyring: Keyring | None = None,
 ) -> Any:
     """Read the body of a checked document, as JSON values.
 
@@ -237,6 +342,8 @@ def read_checked(
         The newest version that the caller knows.
     migrations
         From a version to the function that makes the next version's body of its body.
+    keyring
+        Opens the body if it is encrypted.
 
     Raises
     ------
@@ -244,6 +351,8 @@ def read_checked(
         The file is missing or damaged, or no migration leads here from its version.
     SchemaError
         It is of a newer version.
+    DecryptError
+        It is encrypted, and the key is not here or does not open it.
     """
     try:
         data = path.read_bytes()
@@ -251,7 +360,7 @@ def read_checked(
         raise IndexCorruptError(
             f"{path.name} cannot be read: {error.strerror}.", file=path.name
         ) from error
-    document = open_document(data, kind, schema, path.name)
+    document = open_document(data, kind, schema, path.name, keyring)
     return migrate(msgspec.json.decode(document.body), document.schema, schema, migrations or {})
 
 
