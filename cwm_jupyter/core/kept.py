@@ -1,0 +1,105 @@
+"""KeptStore: a chunk store that can be looked after from here, as the vault can.
+
+`ChunkStore` is what freeze and thaw need. Repairing, measuring and clearing up need more: who
+shares what, and to change what a key means without writing its bytes again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from cwm_jupyter.core.chunks import ChunkKey, ChunkStore
+from cwm_jupyter.core.models import ChunkRef, Value
+from cwm_jupyter.errors import KVStoreError
+
+if TYPE_CHECKING:
+    from cwm_jupyter.vault.room import Garbage
+
+__all__ = ["Freed", "KeptStore", "Share", "Shares", "kept"]
+
+
+class Share(Value, frozen=True, kw_only=True):
+    """What one owner keeps on disk: in all, and what nobody else keeps."""
+
+    held_bytes: int
+    exclusive_bytes: int
+
+
+class Shares(Value, frozen=True, kw_only=True):
+    """What lies in a store, counted on the disk.
+
+    `raw_bytes` is what the contents are when decoded, each counted once: so raw to stored is what
+    the codec saves. `unheld_bytes` are of contents that nobody keeps. `quota_bytes` is null where
+    there is none, `free_bytes` is what the disk has left.
+    """
+
+    folder: str
+    owners: dict[str, Share]
+    contents: int
+    stored_bytes: int
+    raw_bytes: int
+    unheld_bytes: int
+    quarantined: int
+    quarantined_bytes: int
+    quota_bytes: int | None
+    free_bytes: int
+
+
+class Freed(Value, frozen=True, kw_only=True):
+    """What was deleted: chunks, and the bytes of the contents that went with the last of them."""
+
+    chunks: int
+    freed_bytes: int
+
+
+@runtime_checkable
+class KeptStore(ChunkStore, Protocol):
+    """A `ChunkStore` whose files are ours."""
+
+    async def point(self, key: ChunkKey, ref: ChunkRef) -> bool:
+        """Make a key mean the content of a ref, if that is there and intact; durable then."""
+        ...
+
+    async def shares(self) -> Shares:
+        """Count what lies there, and who keeps what of it."""
+        ...
+
+    async def collect(self, owners: Collection[str], *, dry_run: bool = False) -> Garbage:
+        """Remove what nothing can use; holds of others than `owners` too, once a day old."""
+        ...
+
+    async def purge(
+        self,
+        owners: Collection[str] = (),
+        *,
+        keys: Sequence[ChunkKey] = (),
+        salts: Collection[str] = (),
+        dry_run: bool = False,
+    ) -> Freed:
+        """Give up holds, and delete what they held, `keys`, and all of `salts`, for good.
+
+        What somebody else holds stays, and so do contents that another key means. Damaged files
+        of what is deleted go too.
+        """
+        ...
+
+    async def clear(self, *, salt: str | None = None) -> int:
+        """Delete all chunks, or all of one salt, that nobody holds; return how many."""
+        ...
+
+
+def kept(store: ChunkStore | None) -> KeptStore:
+    """Return the store as one that can be looked after.
+
+    Raises
+    ------
+    KVStoreError
+        It cannot: its files are not ours, or are those of LMCache's own disk tier.
+    """
+    if isinstance(store, KeptStore):
+        return store
+    raise KVStoreError(
+        "The chunks of this stack are not in a vault of ours, so they cannot be looked after.",
+        hint="Use the local stack, with storage.store set to vault.",
+    )
