@@ -10,11 +10,7 @@ from __future__ import annotations
 
 import argparse
 import platform
-import sysconfig
-import time
-from collections.abc import Callable, Sequence
-from contextlib import aclosing
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 from cwm_jupyter._version import __version__
@@ -24,6 +20,7 @@ from cwm_jupyter.core.models import FreezeReport, ThawReport, Value
 from cwm_jupyter.core.transcript import render_turn
 from cwm_jupyter.errors import ProbeError, ValidationError
 from cwm_jupyter.present import megabytes, seconds, text
+from cwm_jupyter.sample import Continuation, continuation, real_text
 from cwm_jupyter.stack import launcher
 from cwm_jupyter.workspace import Workspace
 
@@ -65,14 +62,6 @@ class DemoResult(Value, frozen=True, kw_only=True):
     def speedup(self) -> float:
         """How many times sooner the thaw is than computing the prompt."""
         return self.cold_ttft_s / self.restore_s
-
-
-class _Continuation(Value, frozen=True, kw_only=True):
-    """The fixed request's outcome."""
-
-    token_ids: list[int]
-    logprobs: list[float]
-    ttft_s: float
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -122,22 +111,22 @@ def run_demo(
     return result
 
 
-async def _ask_and_freeze(workspace: Workspace, tokens: int) -> tuple[FreezeReport, _Continuation]:
+async def _ask_and_freeze(workspace: Workspace, tokens: int) -> tuple[FreezeReport, Continuation]:
     manager = workspace.manager
     for leftover in [s for s in (await manager.sessions()).items if s.name.startswith(_NAME)]:
         await manager.remove_session(leftover.id)
     for leftover in [w for w in (await manager.windows()).items if w.name == _NAME]:
         await manager.remove_window(leftover.id)
     stack = await workspace.connect()
-    text = await _real_text(stack, tokens)
+    source = await _text(stack, tokens)
     session = await manager.create_session(_NAME)
-    await manager.say(session.name, f"{text}\n\n{_QUESTION}", max_tokens=64)
+    await manager.say(session.name, f"{source}\n\n{_QUESTION}", max_tokens=64)
     report = await manager.freeze(_NAME, session.name, note="Made by cwm demo.")
     return report, await _continue(workspace, session.name)
 
 
 async def _thaw_and_compare(
-    workspace: Workspace, frozen: FreezeReport, live: _Continuation
+    workspace: Workspace, frozen: FreezeReport, live: Continuation
 ) -> DemoResult:
     manager = workspace.manager
     thawed = await manager.thaw(_NAME, as_session=f"{_NAME}-thawed")
@@ -171,8 +160,8 @@ async def _thaw_and_compare(
     )
 
 
-async def _real_text(stack: ConnectedStack, tokens: int) -> str:
-    """Return source text of Python's library with about `tokens` tokens.
+async def _text(stack: ConnectedStack, tokens: int) -> str:
+    """Return real text with about `tokens` tokens.
 
     Raises
     ------
@@ -185,35 +174,17 @@ async def _real_text(stack: ConnectedStack, tokens: int) -> str:
             f"--tokens must be from 1 to {(limit or 0) - _ROOM_TOKENS:,} for this model, "
             f"not {tokens:,}."
         )
-    source = "".join(
-        path.read_text(encoding="utf-8") for path in _library_files(("argparse.py", "ast.py"))
-    )
-    fits, too_long = 0, len(source) + 1
-    characters = 4 * tokens
-    for _ in range(6):  # how many characters a token has varies with the text
-        characters = min(max(characters, fits + 1), too_long - 1)
-        count = len(await stack.engine.tokenize_text(source[:characters]))
-        if count <= tokens:
-            fits = characters
-        else:
-            too_long = characters
-        characters = characters * tokens // count
-    return source[:fits]
+    return await real_text(stack, tokens)
 
 
-def _library_files(names: Sequence[str]) -> list[Path]:
-    folder = Path(sysconfig.get_path("stdlib"))
-    return [folder / name for name in names]
-
-
-async def _continue(workspace: Workspace, session: str) -> _Continuation:
+async def _continue(workspace: Workspace, session: str) -> Continuation:
     """Send the fixed request, unrecorded, and note what came and when."""
     stack = await workspace.connect()
     found = await workspace.manager.session(session)
     transcript = workspace.library.transcript(found)
     salt = workspace.library.lineages.salt(found.lineage_id, (await stack.facts()).fingerprint)
     prompt = [*transcript.token_ids, *await render_turn(stack.engine, transcript, _NEXT_QUESTION)]
-    return await _request(stack, prompt, salt, _NEXT_TOKENS)
+    return await continuation(stack, prompt, salt, _NEXT_TOKENS)
 
 
 async def _cold(workspace: Workspace, stack: ConnectedStack, thawed: ThawReport) -> float:
@@ -222,26 +193,7 @@ async def _cold(workspace: Workspace, stack: ConnectedStack, thawed: ThawReport)
     lineage = workspace.library.lineages.create()
     salt = workspace.library.lineages.salt(lineage, (await stack.facts()).fingerprint)
     prompt = workspace.library.transcript(session).token_ids
-    return (await _request(stack, prompt, salt, 1)).ttft_s
-
-
-async def _request(
-    stack: ConnectedStack, prompt: Sequence[int], salt: str, max_tokens: int
-) -> _Continuation:
-    token_ids: list[int] = []
-    logprobs: list[float] = []
-    ttft_s: float | None = None
-    started = time.perf_counter()
-    stream = stack.engine.stream(
-        prompt, cache_salt=salt, max_tokens=max_tokens, top_logprobs=1, ignore_eos=True
-    )
-    async with aclosing(stream) as deltas:
-        async for delta in deltas:
-            if ttft_s is None and delta.token_ids:
-                ttft_s = time.perf_counter() - started
-            token_ids += delta.token_ids
-            logprobs += delta.logprobs
-    return _Continuation(token_ids=token_ids, logprobs=logprobs, ttft_s=ttft_s or 0.0)
+    return (await continuation(stack, prompt, salt, 1)).ttft_s
 
 
 @text.register
