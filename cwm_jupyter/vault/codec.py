@@ -99,9 +99,9 @@ def unpack(coded: memoryview, element_bytes: int, out: memoryview) -> None:
     """
     import numpy as np
 
-    count, rest = divmod(len(out), element_bytes)
-    if element_bytes not in (1, 2, 4) or rest:
+    if element_bytes not in (1, 2, 4) or len(out) % element_bytes or not len(out):
         raise CodecError(f"no elements of {element_bytes} bytes in {len(out)} bytes")
+    count = len(out) // element_bytes
     planes = _planes(coded, element_bytes, count)
     target = np.frombuffer(out, np.uint8)
     if element_bytes == 1:

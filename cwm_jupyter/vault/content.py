@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Literal
 import blake3
 import msgspec
 
-from cwm_jupyter.errors import SecurityError
+from cwm_jupyter.errors import SchemaError, SecurityError
 from cwm_jupyter.vault import codec
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ __all__ = [
     "CodecName",
     "ContentError",
     "Header",
+    "SizeError",
     "content_id",
     "encode",
     "read_header",
@@ -63,6 +64,10 @@ _PIECE_BYTES = 256 << 10
 
 class ContentError(Exception):
     """A file that is not the content it is named after; the message says what is wrong."""
+
+
+class SizeError(Exception):
+    """The content is whole, but of another size than the caller has room for."""
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,8 +121,10 @@ def encode(
     element_bytes
         Bytes of one number in `raw`.
     keyring
-        Encrypts the payload, if given.
+        Encrypts the payload, if given and meant to.
     """
+    if keyring is not None and not keyring.encrypts:
+        keyring = None
     payload: bytes | memoryview = raw
     packed = codec.pack(raw, element_bytes) if codec_name == "planes" else None
     if packed is not None:
@@ -147,15 +154,23 @@ def read_header(file: io.FileIO, name: bytes) -> Header:
     ------
     ContentError
         It is damaged, or of another content, or the file is not as long as it says.
+    SchemaError
+        A newer release wrote it. The checksum stays where it is in every version, so that damage
+        is never taken for that.
     """
     data = bytearray(HEADER_BYTES)
-    if file.readinto(data) != HEADER_BYTES:
-        raise ContentError("cut off in its header")
+    _fill(file, memoryview(data))
     if blake3.blake3(data[: _FIELDS.size]).digest() != data[_FIELDS.size :]:
         raise ContentError("damaged in its header")
     magic, version, number, element_bytes, encrypted, raw, payload, said = _FIELDS.unpack_from(data)
-    if magic != _MAGIC or version != _VERSION or number >= len(CODECS):
-        raise ContentError("of a version that this release does not know")
+    if magic != _MAGIC:
+        raise ContentError("no content of a vault")
+    if version != _VERSION or number >= len(CODECS):
+        raise SchemaError(
+            f"A chunk in the vault is of version {version}, codec {number}: not known here.",
+            found=version,
+            known=_VERSION,
+        )
     if said != name:
         raise ContentError("another chunk's content")
     length = os.fstat(file.fileno()).st_size
@@ -193,12 +208,16 @@ def read_into(
     ------
     ContentError
         The file is not that content, to the last byte.
+    SizeError
+        It is, but has another size than `out`.
+    SchemaError
+        A newer release wrote it.
     SecurityError
         It is encrypted, and its key is not there.
     """
     header = read_header(file, name)
     if header.raw_bytes != len(out):
-        raise ContentError(f"{header.raw_bytes:,} bytes where {len(out):,} are wanted")
+        raise SizeError(f"{header.raw_bytes:,} bytes where {len(out):,} are wanted")
     if header.codec == "raw" and not header.encrypted:
         hasher = blake3.blake3(key=secret)
         for piece in _pieces(out):
@@ -250,5 +269,5 @@ def _fill(file: io.FileIO, out: memoryview) -> None:
     while done < len(out):
         count = file.readinto(out[done:])
         if not count:
-            raise ContentError("cut off while it was read")
+            raise ContentError("cut off")
         done += count

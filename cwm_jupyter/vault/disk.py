@@ -8,13 +8,24 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import stat
 import time
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path, PurePath
 
 from cwm_jupyter.core.files import fsync_dir
 
-__all__ = ["add", "place", "remove", "sync", "temporary_files", "write_temporary"]
+__all__ = [
+    "add",
+    "exists",
+    "files",
+    "long_path",
+    "place",
+    "remove",
+    "sync",
+    "temporary_files",
+    "write_temporary",
+]
 
 _WINDOWS = os.name == "nt"
 #: Windows refuses to replace or remove a file that somebody reads; a read takes milliseconds.
@@ -84,11 +95,38 @@ def temporary_files(folder: Path, older_than_s: float) -> list[Path]:
     """Return the temporary files that no living writer can still be writing."""
     horizon = time.time() - older_than_s
     found = []
-    for entry in os.scandir(folder):
-        with contextlib.suppress(FileNotFoundError):  # just placed
-            if entry.name.endswith(_TEMPORARY) and entry.stat().st_mtime < horizon:
-                found.append(Path(entry.path))
+    for path, status in files(folder, _TEMPORARY):
+        if status.st_mtime < horizon:
+            found.append(path)
     return found
+
+
+def files(folder: Path, ending: str = "") -> Iterator[tuple[Path, os.stat_result]]:
+    """Go through the plain files in a folder whose names end so, in no order."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith(ending):
+                with contextlib.suppress(FileNotFoundError):  # just renamed or removed
+                    status = entry.stat(follow_symlinks=False)
+                    if stat.S_ISREG(status.st_mode):
+                        yield Path(entry.path), status
+
+
+def exists(path: Path) -> bool:
+    """Say whether a file is there; one that cannot even be looked at is not."""
+    try:
+        path.stat()
+    except OSError:
+        return False
+    return True
+
+
+def long_path(path: PurePath) -> str:
+    r"""Return an absolute path as Windows takes it at any length, with ``\\?\`` before it."""
+    text = str(path)
+    if text.startswith("\\\\?\\"):
+        return text
+    return "\\\\?\\UNC\\" + text[2:] if text.startswith("\\\\") else "\\\\?\\" + text
 
 
 def _patiently(change: Callable[[], object]) -> None:

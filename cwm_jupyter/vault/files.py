@@ -1,13 +1,9 @@
 """The vault's files: chunks stored durably, and read back byte for byte or not at all.
 
-Storing: the bytes are digested, coded and written under a temporary name, fsynced, and then, under
-the vault's lock, given their name; the folder is fsynced; only then the records are named, and
-their folder is fsynced. A crash at any point leaves a chunk stored or not stored. What is there
-already, and intact, is not written again, whatever key it comes under.
-
-Reading needs no lock. What is read is digested, and the digest is the name; all else is a miss,
-counted and logged with the reason, and what is damaged is moved into quarantine, so that the next
-store of the chunk heals it for all keys that mean it.
+Storing is in `cwm_jupyter.vault.storing`. Reading needs no lock. What is read is digested, and the
+digest is the name; all else is a miss, counted and logged with the reason, and what is damaged is
+moved into quarantine, so that the next store of the chunk heals it for all keys that mean it. What
+merely cannot be read now (no permission, a failing disk, a missing key) is a miss too, and stays.
 """
 
 from __future__ import annotations
@@ -26,28 +22,32 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import msgspec
 
 from cwm_jupyter.core.chunks import ChunkInfo, ChunkKey
-from cwm_jupyter.core.files import open_document, seal_document
+from cwm_jupyter.core.files import seal_document
 from cwm_jupyter.core.models import Value, now, rfc3339
-from cwm_jupyter.errors import (
-    CWMError,
-    IndexCorruptError,
-    ResourceExhaustedError,
-    SchemaError,
-    SecurityError,
-)
-from cwm_jupyter.vault import disk
+from cwm_jupyter.errors import CWMError, IndexCorruptError, KVStoreError, ResourceExhaustedError
+from cwm_jupyter.vault import disk, storing
 from cwm_jupyter.vault.content import (
     HEADER_BYTES,
     CodecName,
     ContentError,
-    content_id,
-    encode,
+    Header,
+    SizeError,
     read_header,
     read_into,
 )
 from cwm_jupyter.vault.folder import Folder
-from cwm_jupyter.vault.records import HOLD, RECORD, SCHEMA, Hold, Record, name_key, record_name
+from cwm_jupyter.vault.records import (
+    HOLD,
+    RECORD,
+    SCHEMA,
+    Hold,
+    Record,
+    name_key,
+    open_checked,
+    record_name,
+)
 from cwm_jupyter.vault.room import Room
+from cwm_jupyter.vault.storing import Item, Stored, said
 
 if TYPE_CHECKING:
     from cwm_jupyter.core.cipher import Keyring
@@ -56,6 +56,8 @@ __all__ = ["Counters", "Found", "Item", "Stored", "Vault"]
 
 _log = logging.getLogger(__name__)
 _THREADS = min(4, os.cpu_count() or 1)
+#: how long a reader waits to put aside what is damaged: the next one may do it as well
+_ASIDE_S = 1.0
 _T = TypeVar("_T")
 _U = TypeVar("_U")
 
@@ -85,23 +87,6 @@ class Counters(Value, frozen=True, kw_only=True):
         return self.hits / asked if asked else None
 
 
-class Item(msgspec.Struct, frozen=True, kw_only=True):
-    """A chunk to be stored: its key, its bytes, and the bytes of one number in them."""
-
-    key: ChunkKey
-    raw: memoryview
-    element_bytes: int = 2
-
-
-class Stored(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a chunk that was to be stored; `reason` says why not."""
-
-    state: Literal["stored", "skipped", "failed"]
-    raw_bytes: int
-    stored_bytes: int = 0
-    reason: str | None = None
-
-
 class Found(msgspec.Struct, frozen=True, kw_only=True):
     """What reading a chunk gave; `content` and sizes are null where they are unknown."""
 
@@ -110,19 +95,6 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     raw_bytes: int | None = None
     stored_bytes: int | None = None
     reason: str | None = None
-
-
-class _Staged(msgspec.Struct, kw_only=True):
-    """A chunk on its way: written under temporary names."""
-
-    item: Item
-    content: str
-    name: str
-    record: Path | None = None
-    file: Path | None = None
-    healing: bool = False
-    stored_bytes: int = 0
-    outcome: Stored | None = None
 
 
 class Vault:
@@ -137,7 +109,7 @@ class Vault:
     quota_bytes
         Bytes that all contents together may take; None: what the disk has.
     keyring
-        Encrypts what is new, and opens what is encrypted.
+        Encrypts what is new, if it is meant to, and opens what is encrypted.
     """
 
     def __init__(
@@ -159,7 +131,7 @@ class Vault:
         self._scratch = threading.local()
 
     def close(self) -> None:
-        """Wait until all that was begun is done."""
+        """Wait until all that was begun is done; nothing can be begun after that."""
         self._pool.shutdown(wait=True)
 
     @property
@@ -174,8 +146,18 @@ class Vault:
             self._counts.update(changes)
 
     def each(self, work: Callable[[_T], _U], items: Iterable[_T]) -> list[_U]:
-        """Do `work` for each item on a few threads: reading and digesting release the GIL."""
-        return list(self._pool.map(work, items))
+        """Do `work` for each item on a few threads: reading and digesting release the GIL.
+
+        Raises
+        ------
+        KVStoreError
+            The vault is closed.
+        """
+        try:
+            results = self._pool.map(work, items)
+        except RuntimeError as error:
+            raise KVStoreError("The vault is closed.") from error
+        return list(results)
 
     # Records
 
@@ -185,141 +167,61 @@ class Vault:
 
     def record(self, key: ChunkKey) -> Record | None:
         """Return what a key means, None for nothing; a damaged record is quarantined."""
-        name = self.name(key)
-        record = self.record_named(name)
-        if record is not None and self.name(record.key) != name:
-            self._quarantine_record(name, "another key's record")
-            return None
-        return record
+        return self.record_named(self.name(key))
 
-    def record_named(self, name: str) -> Record | None:
-        """Return the record of this name, None where there is none that can be read."""
+    def record_named(self, name: str, *, strict: bool = False) -> Record | None:
+        """Return the record of this name, None where there is none that can be read.
+
+        With `strict`, one that is there and cannot be read is an error, unless it is damaged:
+        whoever deletes what no record means must not take 'unreadable' for 'nothing'.
+        """
         try:
-            data = self.folder.record(name).read_bytes()
+            return self._read_record(name)
         except FileNotFoundError:
             return None
-        except OSError as error:
-            self.count(unreadable=1)
-            _log.warning("record %s cannot be read: %s", name[:12], error.strerror)
-            return None
-        try:
-            return self._parse(data, name)
         except IndexCorruptError as error:
-            self._quarantine_record(name, error.message)
+            self.count(corrupt=1)
+            _log.warning("record %s is damaged: %s", name[:12], error.message)
+            self._put_aside(
+                self.folder.record(name), lambda: self._read_record(name), IndexCorruptError
+            )
+            return None
+        except (OSError, CWMError) as error:
+            if strict:
+                raise
+            self.count(unreadable=1)
+            _log.warning("record %s cannot be read: %s", name[:12], said(error))
             return None
 
-    def records(self) -> Iterator[tuple[str, Record]]:
-        """Go through all records that are whole, in no order."""
-        for entry in os.scandir(self.folder.records):
-            name, dot, ending = entry.name.partition(".")
-            if dot and ending == "json":
-                record = self.record_named(name)
-                if record is not None:
-                    yield name, record
+    def records(self, *, strict: bool = False) -> Iterator[tuple[str, Record]]:
+        """Go through all records that are whole, in no order; for `strict` see `record_named`."""
+        for path, _ in disk.files(self.folder.records, ".json"):
+            record = self.record_named(path.stem, strict=strict)
+            if record is not None:
+                yield path.stem, record
 
-    def _parse(self, data: bytes, name: str) -> Record:
-        document = open_document(data, RECORD, SCHEMA, name)
-        return Record.from_dict(msgspec.json.decode(document.body))
+    def seal(self, key: ChunkKey, content: str, size_bytes: int) -> bytes:
+        """Return the bytes of a record."""
+        record = Record.of(key, content, size_bytes, now())
+        name = self.folder.record(self.name(key)).name
+        return seal_document(RECORD, SCHEMA, record, name, self.keyring)
 
-    def _seal(self, item: Item, content: str) -> bytes:
-        record = Record.of(item.key, content, len(item.raw), now())
-        return seal_document(RECORD, SCHEMA, record)
+    def _read_record(self, name: str) -> Record:
+        path = self.folder.record(name)
+        body = open_checked(path, RECORD, self.keyring)
+        record = Record.from_dict(msgspec.json.decode(body))
+        if self.name(record.key) != name:
+            raise IndexCorruptError(f"{name} is another key's record.")
+        return record
 
     # Storing
 
     def store(self, items: Sequence[Item]) -> list[Stored]:
-        """Store chunks. What is counted as stored survives a power cut; nothing is raised."""
-        staged = self.each(self._stage, items)
-        waiting = [one for one in staged if one.outcome is None]
-        if waiting:
-            try:
-                self._publish(waiting)
-            except (OSError, CWMError) as error:
-                for one in waiting:
-                    self._failed(one, error)
-        outcomes = [one.outcome or _failure(one, "not stored") for one in staged]
-        for outcome in outcomes:
-            self.count(**{outcome.state: 1})
-            if outcome.state == "stored":
-                self.count(raw_bytes=outcome.raw_bytes, stored_bytes=outcome.stored_bytes)
-        return outcomes
+        """Store chunks. What is counted as stored, or skipped, survives a power cut.
 
-    def _stage(self, item: Item) -> _Staged:
-        """Write what is not there yet under temporary names."""
-        identity = content_id(self.folder.secret, item.raw)
-        one = _Staged(item=item, content=identity.hex(), name=self.name(item.key))
-        try:
-            there = self.folder.record(one.name).exists()
-            known = self.record(item.key)
-            one.healing = there and known is None
-            if known is not None:
-                if self.examine(known.content).state == "intact":
-                    one.outcome = Stored(state="skipped", raw_bytes=len(item.raw))
-                    return one
-                one.healing = True
-            found = self.examine(one.content)
-            if found.state != "intact":
-                one.healing |= found.state != "missing"
-                self._write_content(one)
-            one.record = disk.write_temporary(self.folder.records, [self._seal(item, one.content)])
-        except (OSError, CWMError) as error:
-            self._failed(one, error)
-        return one
-
-    def _write_content(self, one: _Staged) -> None:
-        parts = encode(
-            one.item.raw,
-            bytes.fromhex(one.content),
-            codec_name=self.codec,
-            element_bytes=one.item.element_bytes,
-            keyring=self.keyring,
-        )
-        one.stored_bytes = sum(map(len, parts))
-        one.file = disk.write_temporary(self.folder.contents, parts)
-
-    def _publish(self, staged: Sequence[_Staged]) -> None:
-        """Give what was written its names, contents before the records that speak of them."""
-        with self.folder.locked():
-            for one in staged:
-                if one.file is None and not self.folder.content(one.content).exists():
-                    self._write_content(one)  # it was evicted meanwhile
-            self.room.make(
-                sum(one.stored_bytes for one in staged), keep={one.content for one in staged}
-            )
-            for one in staged:
-                if one.file is not None:
-                    disk.place(one.file, self.folder.content(one.content))
-                    one.file = None
-            disk.sync([self.folder.contents])
-            placed = []
-            try:
-                for one in staged:
-                    if one.record is not None:
-                        disk.place(one.record, self.folder.record(one.name))
-                        one.record = None
-                        placed.append(one)
-                disk.sync([self.folder.records])
-            except OSError:
-                # Not known to be durable, so it must not look as if it were.
-                for one in placed:
-                    with contextlib.suppress(OSError):
-                        disk.remove(self.folder.record(one.name))
-                raise
-        for one in staged:
-            if one.healing:
-                self.count(healed=1)
-            one.outcome = Stored(
-                state="stored", raw_bytes=len(one.item.raw), stored_bytes=one.stored_bytes
-            )
-
-    def _failed(self, one: _Staged, error: Exception) -> None:
-        reason = error.message if isinstance(error, CWMError) else _said(error)
-        _log.warning("chunk %s was not stored: %s", one.item.key.chunk_hash.hex()[:12], reason)
-        for path in (one.file, one.record):
-            if path is not None:
-                with contextlib.suppress(OSError):
-                    disk.remove(path)
-        one.outcome = _failure(one, reason)
+        What goes wrong is in the outcomes: nothing is raised unless the vault is closed.
+        """
+        return storing.store(self, items)
 
     # Reading
 
@@ -328,10 +230,10 @@ class Vault:
 
         Not counted: whoever looks up may never load.
         """
-        found = []
+        found: list[str | None] = []
         for key in keys:
             record = self.record(key)
-            there = record is not None and self.folder.content(record.content).exists()
+            there = record is not None and disk.exists(self.folder.content(record.content))
             found.append(record.content if record is not None and there else None)
         return found
 
@@ -346,8 +248,10 @@ class Vault:
                 found = Found(state="missing", reason="there is no record")
             else:
                 found = self._read(record.content, out)
-        except (OSError, CWMError, ValueError) as error:
-            found = Found(state="unreadable", reason=_said(error))
+                if found.state == "intact":
+                    self.touch(record.content)
+        except Exception as error:  # it would hang the engine that waits for this chunk
+            found = Found(state="unreadable", reason=said(error))
         if found.state == "intact":
             self.count(hits=1, loaded_bytes=len(out))
         else:
@@ -359,6 +263,13 @@ class Vault:
         """Load many chunks, in parallel."""
         return self.each(lambda one: self.load(*one), wanted)
 
+    def read(self, key: ChunkKey) -> tuple[Found, bytes | None]:
+        """Read a chunk, and return what it is and its bytes, None for a miss."""
+        record = self.record(key)
+        out = bytearray(record.size_bytes if record is not None else 0)
+        found = self.load(key, memoryview(out))
+        return found, bytes(out) if found.state == "intact" else None
+
     def check(self, key: ChunkKey) -> Found:
         """Read a chunk and say what it is, without keeping it."""
         record = self.record(key)
@@ -366,45 +277,35 @@ class Vault:
             return Found(state="missing", reason="there is no record")
         return self.examine(record.content)
 
-    def read(self, key: ChunkKey) -> bytes | None:
-        """Return a chunk's bytes, None for a miss."""
-        record = self.record(key)
-        out = bytearray(record.size_bytes if record is not None else 0)
-        return bytes(out) if self.load(key, memoryview(out)).state == "intact" else None
-
     def examine(self, content: str) -> Found:
-        """Read a content to its last byte."""
-        try:
-            with self._opened(content) as file:
-                size = read_header(file, bytes.fromhex(content)).raw_bytes
-        except FileNotFoundError:
-            return Found(state="missing", content=content, reason="its content is gone")
-        except ContentError as error:
-            return self._rotten(content, str(error))
-        except OSError as error:
-            return self._unreadable(content, error)
-        return self._read(content, self._own_memory(size), used=False)
+        """Read a content, by its id in hex, to its last byte, and say what it is."""
+        return self._read(content, None)
 
-    def _read(self, content: str, out: memoryview, *, used: bool = True) -> Found:
-        path = self.folder.content(content)
+    def touch(self, content: str) -> None:
+        """Note that a content was used: eviction goes by the age of use."""
+        with contextlib.suppress(OSError):
+            os.utime(self.folder.content(content))
+
+    def _read(self, content: str, out: memoryview | None) -> Found:
         try:
-            with self._opened(content) as file:
-                header = read_into(
-                    file,
-                    bytes.fromhex(content),
-                    out,
-                    secret=self.folder.secret,
-                    keyring=self.keyring,
-                )
+            header = self._read_content(content, out)
         except FileNotFoundError:
             return Found(state="missing", content=content, reason="its content is gone")
+        except SizeError as error:
+            return Found(state="missing", content=content, reason=str(error))
         except ContentError as error:
-            return self._rotten(content, str(error))
-        except (OSError, SecurityError) as error:
-            return self._unreadable(content, error)
-        if used:  # eviction goes by the age of use
-            with contextlib.suppress(OSError):
-                os.utime(path)
+            self.count(corrupt=1)
+            _log.warning("content %s is damaged: %s", content[:12], error)
+            self._put_aside(
+                self.folder.content(content),
+                lambda: self._read_content(content, None),
+                ContentError,
+            )
+            return Found(state="corrupt", content=content, reason=str(error))
+        except (OSError, CWMError, MemoryError) as error:
+            self.count(unreadable=1)
+            _log.warning("content %s cannot be read: %s", content[:12], said(error))
+            return Found(state="unreadable", content=content, reason=said(error))
         return Found(
             state="intact",
             content=content,
@@ -412,8 +313,14 @@ class Vault:
             stored_bytes=HEADER_BYTES + header.payload_bytes,
         )
 
-    def _opened(self, content: str) -> io.FileIO:
-        return io.FileIO(self.folder.content(content), "rb")
+    def _read_content(self, content: str, out: memoryview | None) -> Header:
+        """Read a content into `out`, or into memory of our own."""
+        name = bytes.fromhex(content)
+        with io.FileIO(self.folder.content(content), "rb") as file:
+            if out is None:
+                out = self._own_memory(read_header(file, name).raw_bytes)
+                file.seek(0)
+            return read_into(file, name, out, secret=self.folder.secret, keyring=self.keyring)
 
     def _own_memory(self, size: int) -> memoryview:
         memory: bytearray | None = getattr(self._scratch, "memory", None)
@@ -421,48 +328,19 @@ class Vault:
             memory = self._scratch.memory = bytearray(size)
         return memoryview(memory)[:size]
 
-    # What is wrong
+    def _put_aside(self, path: Path, read: Callable[[], object], damage: type[Exception]) -> None:
+        """Quarantine a damaged file, unless somebody has just healed it.
 
-    def _unreadable(self, content: str, error: Exception) -> Found:
-        self.count(unreadable=1)
-        _log.warning("content %s cannot be read: %s", content[:12], _said(error))
-        return Found(state="unreadable", content=content, reason=_said(error))
-
-    def _rotten(self, content: str, reason: str) -> Found:
-        """Move a damaged content out of the way, unless somebody has just healed it."""
-        self.count(corrupt=1)
-        _log.warning("content %s is damaged: %s", content[:12], reason)
-        with self.folder.locked():
-            try:
-                with self._opened(content) as file:
-                    size = read_header(file, bytes.fromhex(content)).raw_bytes
-                    file.seek(0)
-                    out = memoryview(bytearray(size))
-                    read_into(
-                        file,
-                        bytes.fromhex(content),
-                        out,
-                        secret=self.folder.secret,
-                        keyring=self.keyring,
-                    )
-            except ContentError:
-                self.room.quarantine(self.folder.content(content))
-            except (OSError, SecurityError):
-                pass
-        return Found(state="corrupt", content=content, reason=reason)
-
-    def _quarantine_record(self, name: str, reason: str) -> None:
-        self.count(corrupt=1)
-        _log.warning("record %s is damaged: %s", name[:12], reason)
-        with self.folder.locked():
-            try:
-                record = self._parse(self.folder.record(name).read_bytes(), name)
-            except (IndexCorruptError, SchemaError):
-                record = None
-            except OSError:
-                return
-            if record is None or self.name(record.key) != name:
-                self.room.quarantine(self.folder.record(name))
+        Best effort: it is a miss already, and stays one for as long as it lies there.
+        """
+        try:
+            with self.folder.locked(_ASIDE_S):
+                try:
+                    read()
+                except damage:
+                    self.room.quarantine(path)
+        except (OSError, CWMError, MemoryError) as error:
+            _log.info("%s was not put aside: %s", path.name[:12], said(error))
 
     # Holds and deletion
 
@@ -472,6 +350,7 @@ class Vault:
         A second call of the same owner replaces the first. Chunks may be held before they are
         stored.
         """
+        path = self.folder.hold(owner)
         with self.folder.locked():
             records = {self.name(key): self.record(key) for key in keys}
             hold = Hold(
@@ -480,13 +359,15 @@ class Vault:
                 contents=sorted({r.content for r in records.values() if r is not None}),
                 held_at=now(),
             )
-            disk.add(self.folder.holds, self.folder.hold(owner), seal_document(HOLD, SCHEMA, hold))
+            data = seal_document(HOLD, SCHEMA, hold, path.name, self.keyring)
+            disk.add(self.folder.holds, path, data)
             disk.sync([self.folder.holds])
 
     def release(self, owner: str) -> bool:
         """Give up a hold and return whether there was one."""
+        path = self.folder.hold(owner)
         with self.folder.locked():
-            there = disk.remove(self.folder.hold(owner))
+            there = disk.remove(path)
             disk.sync([self.folder.holds])
         return there
 
@@ -507,13 +388,10 @@ class Vault:
         """
         with self.folder.locked():
             held = self.room.held_records()
-            gone = []
-            names = [self.name(key) for key in keys]
-            contents = set()
-            for name in names:
+            gone, contents = [], set()
+            for name in map(self.name, keys):
                 record = None if name in held else self.record_named(name)
-                removed = name not in held and disk.remove(self.folder.record(name))
-                gone.append(removed)
+                gone.append(name not in held and disk.remove(self.folder.record(name)))
                 if record is not None:
                     contents.add(record.content)
             disk.sync([self.folder.records])
@@ -540,11 +418,7 @@ class Vault:
             hold = self.holds().get(owner)
             names = sorted(hold.records) if hold is not None else []
         else:
-            names = sorted(
-                entry.name.removesuffix(".json")
-                for entry in os.scandir(self.folder.records)
-                if entry.name.endswith(".json")
-            )
+            names = sorted(path.stem for path, _ in disk.files(self.folder.records, ".json"))
         found: list[Record] = []
         last: str | None = None
         for name in names:
@@ -555,7 +429,7 @@ class Vault:
                 record is None
                 or salt not in (None, record.cache_salt)
                 or model_name not in (None, record.model_name)
-                or not self.folder.content(record.content).exists()
+                or not disk.exists(self.folder.content(record.content))
             ):
                 continue
             if len(found) == limit:
@@ -589,39 +463,28 @@ class Vault:
         return True
 
     def point(self, key: ChunkKey, content: str, size_bytes: int) -> None:
-        """Make a key mean a content that is there already.
+        """Make a key mean a content that is there already; durable when this returns.
 
         Raises
         ------
+        KVStoreError
+            The content is not there.
         ResourceExhaustedError
             The disk did not take the record.
         """
-        record = Record.of(key, content, size_bytes, now())
+        path = self.folder.record(self.name(key))
         try:
             with self.folder.locked():
-                disk.add(
-                    self.folder.records,
-                    self.folder.record(self.name(key)),
-                    seal_document(RECORD, SCHEMA, record),
-                )
+                if not disk.exists(self.folder.content(content)):
+                    raise KVStoreError(f"There is no content {content[:12]} in the vault.")
+                disk.sync([self.folder.contents])
+                disk.add(self.folder.records, path, self.seal(key, content, size_bytes))
                 disk.sync([self.folder.records])
         except OSError as error:
             raise ResourceExhaustedError(
-                f"The disk did not take a record: {error.strerror}."
+                f"The disk did not take a record: {error.strerror}.", hint="Make room."
             ) from error
 
     def sync(self) -> None:
         """Make all names durable once more: for a freeze, that must not rely on who stored."""
         disk.sync([self.folder.contents, self.folder.records])
-
-
-def _said(error: Exception) -> str:
-    if isinstance(error, CWMError):
-        return error.message
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return f"{type(error).__name__}: {error}"
-
-
-def _failure(one: _Staged, reason: str) -> Stored:
-    return Stored(state="failed", raw_bytes=len(one.item.raw), reason=reason)

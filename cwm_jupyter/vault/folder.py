@@ -17,6 +17,9 @@ hold that was written keeps its contents from every eviction that comes after it
 
 from __future__ import annotations
 
+import logging
+import os
+import re
 import secrets
 import threading
 from collections.abc import Iterator
@@ -24,6 +27,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import blake3
 import filelock
 
 from cwm_jupyter.core.files import (
@@ -33,17 +37,27 @@ from cwm_jupyter.core.files import (
     write_checked,
 )
 from cwm_jupyter.core.models import now
-from cwm_jupyter.errors import KVStoreError, KVStoreTimeoutError
+from cwm_jupyter.errors import (
+    IndexCorruptError,
+    KVStoreError,
+    KVStoreTimeoutError,
+    ValidationError,
+)
+from cwm_jupyter.vault import disk
 
 if TYPE_CHECKING:
     from cwm_jupyter.core.cipher import Keyring
 
 __all__ = ["Folder"]
 
+_log = logging.getLogger(__name__)
 _SCHEMA = 1
 _SECRET_BYTES = 32
 _LOCK_S = 60.0
 _LOCK_POLL_S = 0.002
+_OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_RESTORE = "Restore the file 'secret' from a backup: no chunk is found without it."
+_PURPOSE = "cwm-jupyter vault secret id v1"
 
 
 class Folder:
@@ -59,7 +73,7 @@ class Folder:
     Raises
     ------
     KVStoreError
-        The folder has contents but its secret is gone.
+        The folder has contents, but its secret is gone, or is not the one it was made with.
     SchemaError
         A newer release made it.
     SecurityError
@@ -67,6 +81,8 @@ class Folder:
     """
 
     def __init__(self, path: Path, keyring: Keyring | None = None) -> None:
+        if os.name == "nt":
+            path = Path(disk.long_path(path.absolute()))
         self.path, self.keyring = path, keyring
         make_private_dir(path)
         self.contents, self.records, self.holds, self.quarantine = (
@@ -87,54 +103,79 @@ class Folder:
         return self.records / f"{name}.json"
 
     def hold(self, owner: str) -> Path:
-        """Return the path of a hold."""
+        """Return the path of a hold.
+
+        Raises
+        ------
+        ValidationError
+            The owner's name is none that every file system takes.
+        """
+        if not _OWNER.fullmatch(owner):
+            raise ValidationError(f"{owner!r} cannot hold chunks: letters, digits, dots, dashes.")
         return self.holds / f"{owner}.json"
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the vault's lock, against threads and processes.
+    def locked(self, timeout_s: float = _LOCK_S) -> Iterator[None]:
+        """Hold the vault's lock, against threads and processes; again in one thread is fine.
 
         Raises
         ------
         KVStoreTimeoutError
-            Another process holds it for a minute.
+            Somebody else holds it for so long.
         """
-        with self._mutex:
+        late = KVStoreTimeoutError(
+            f"Somebody else has held the lock of the vault for {timeout_s:g} s.",
+            hint=f"Look for what hangs and uses {self.path}.",
+        )
+        if not self._mutex.acquire(timeout=timeout_s):
+            raise late
+        try:
             try:
-                self._lock.acquire(timeout=_LOCK_S, poll_interval=_LOCK_POLL_S)
+                self._lock.acquire(timeout=timeout_s, poll_interval=_LOCK_POLL_S)
             except filelock.Timeout:
-                raise KVStoreTimeoutError(
-                    f"Another process has held the lock of the vault for {_LOCK_S:g} s.",
-                    hint=f"Look for what hangs and uses {self.path}.",
-                ) from None
+                raise late from None
             try:
                 yield
             finally:
                 self._lock.release()
+        finally:
+            self._mutex.release()
 
     def _secret(self) -> bytes:
         path = self.path / "secret"
         try:
             secret = path.read_bytes()
         except FileNotFoundError:
-            if any(self.contents.iterdir()):
+            if any(self.contents.iterdir()) or any(self.records.iterdir()):
                 raise KVStoreError(
                     f"The secret of the vault in {self.path} is gone.",
-                    hint="Restore the file 'secret' from a backup: no chunk is found without it.",
+                    hint=_RESTORE,
                 ) from None
             secret = secrets.token_bytes(_SECRET_BYTES)
             write_atomic(path, secret)
         if len(secret) != _SECRET_BYTES:
             raise KVStoreError(
                 f"The secret of the vault in {self.path} is damaged.",
-                hint="Restore the file 'secret' from a backup: no chunk is found without it.",
+                hint=_RESTORE,
             )
         return secret
 
     def _check_version(self) -> None:
+        """Refuse what a newer release made, or what another secret's names are in."""
         path = self.path / "vault.json"
+        mine = blake3.blake3(self.secret, derive_key_context=_PURPOSE).hexdigest()
         if path.exists():
-            read_checked(path, "vault", _SCHEMA)
-            return
-        body: dict[str, Any] = {"made_at": now()}
-        write_checked(path, "vault", _SCHEMA, body)
+            try:
+                body: dict[str, Any] = read_checked(path, "vault", _SCHEMA)
+            except IndexCorruptError as error:  # nothing hangs on it that is not said elsewhere
+                _log.warning("%s in %s: made anew", error.message, self.path)
+            else:
+                said = body.get("secret_id")
+                if said == mine:
+                    return
+                if said is not None:
+                    raise KVStoreError(
+                        f"The secret of the vault in {self.path} is not the one it was made with.",
+                        hint=_RESTORE,
+                    )
+        write_checked(path, "vault", _SCHEMA, {"made_at": now(), "secret_id": mine})

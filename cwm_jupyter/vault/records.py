@@ -7,32 +7,51 @@ names of its records, and the contents that they meant.
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import blake3
 import msgspec
 
 from cwm_jupyter.core.chunks import ChunkKey
+from cwm_jupyter.core.files import key_of, open_document
 from cwm_jupyter.core.models import Value
+from cwm_jupyter.errors import DecryptError, IndexCorruptError
 
-__all__ = ["HOLD", "RECORD", "SCHEMA", "Hold", "Record", "name_key", "record_name"]
+if TYPE_CHECKING:
+    from cwm_jupyter.core.cipher import Keyring
+
+__all__ = [
+    "HOLD",
+    "RECORD",
+    "SCHEMA",
+    "Hold",
+    "Record",
+    "name_key",
+    "open_checked",
+    "record_name",
+]
 
 #: kinds of documents, see `cwm_jupyter.core.files.seal_document`
 RECORD, HOLD = "chunk", "hold"
 SCHEMA = 1
 _PURPOSE = "cwm-jupyter vault record names v1"
 
+# Names become paths, so whatever a file says, nothing else is taken for one.
+_Name = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+_Hash = Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{2})*\Z")]
+
 
 class Record(Value, frozen=True, kw_only=True):
     """What a key means: a content's id in hex, and its raw size. The salt in here is secret."""
 
-    chunk_hash: str
+    chunk_hash: _Hash
     model_name: str
     kv_rank: int
     object_group_id: int
     cache_salt: str
-    content: str
-    size_bytes: int
+    content: _Name
+    size_bytes: Annotated[int, msgspec.Meta(ge=0)]
     stored_at: str
 
     @classmethod
@@ -68,8 +87,8 @@ class Hold(Value, frozen=True, kw_only=True):
     """What an owner keeps: names of records, and ids of contents, both in hex."""
 
     owner: str
-    records: list[str]
-    contents: list[str]
+    records: list[_Name]
+    contents: list[_Name]
     held_at: str
 
 
@@ -88,3 +107,22 @@ def record_name(naming: bytes, key: ChunkKey) -> str:
         key.cache_salt,
     ]
     return blake3.blake3(msgspec.json.encode(fields), key=naming).hexdigest()
+
+
+def open_checked(path: Path, kind: str, keyring: Keyring | None) -> msgspec.Raw:
+    """Return the body of a record or hold, checked.
+
+    Raises
+    ------
+    IndexCorruptError
+        It is damaged, or was encrypted as another file.
+    DecryptError
+        Its key is not here.
+    """
+    data = path.read_bytes()
+    try:
+        return open_document(data, kind, SCHEMA, path.name, keyring).body
+    except DecryptError as error:
+        if keyring is not None and keyring.knows(bytes.fromhex(key_of(data) or "")):
+            raise IndexCorruptError(error.message, file=path.name) from error
+        raise

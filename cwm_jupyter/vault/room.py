@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import threading
 import time
 from collections import Counter
@@ -19,13 +18,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cwm_jupyter.core.files import open_document
 from cwm_jupyter.core.models import Value
 from cwm_jupyter.errors import IndexCorruptError, ResourceExhaustedError
 from cwm_jupyter.vault import disk
-from cwm_jupyter.vault.records import HOLD, SCHEMA, Hold, Record
+from cwm_jupyter.vault.records import HOLD, Hold, Record, open_checked
+from cwm_jupyter.vault.storing import said
 
 if TYPE_CHECKING:
+    from cwm_jupyter.core.cipher import Keyring
     from cwm_jupyter.vault.files import Vault
 
 __all__ = ["Garbage", "Room", "Usage"]
@@ -39,6 +39,10 @@ _FREEZING_S = 24 * 3600.0
 _TARGET = 0.95
 #: newest damaged files that are kept to be looked at
 _QUARANTINED = 32
+#: a hold that was written so recently is read anew each time
+_NEW_S = 2.0
+#: time of change, size and inode of a file
+_Sign = tuple[int, int, int]
 
 
 class Usage(Value, frozen=True, kw_only=True):
@@ -87,7 +91,7 @@ class Room:
         self.quota_bytes = quota_bytes
         self._pins: Counter[str] = Counter()
         self._pinning = threading.Lock()
-        self._parsed: dict[str, tuple[tuple[int, int, int], Hold]] = {}
+        self._parsed: dict[str, tuple[_Sign, Hold]] = {}
 
     # Who holds what
 
@@ -99,28 +103,19 @@ class Room:
         IndexCorruptError
             One of them cannot be read.
         """
-        found = {}
-        for entry in os.scandir(self._folder.holds):
-            owner, dot, ending = entry.name.rpartition(".")
-            if not dot or ending != "json":
-                continue
-            with contextlib.suppress(FileNotFoundError):  # just released
-                found[owner] = self._hold(owner, Path(entry.path))
-        self._parsed = {owner: self._parsed[owner] for owner in found}
-        return found
-
-    def _hold(self, owner: str, path: Path) -> Hold:
-        status = path.stat()
-        sign = status.st_mtime_ns, status.st_size, status.st_ino
-        known = self._parsed.get(owner)
-        if known is None or known[0] != sign:
-            try:
-                document = open_document(path.read_bytes(), HOLD, SCHEMA, path.name)
-            except PermissionError as error:
-                raise IndexCorruptError(f"The hold {path.name} cannot be read.") from error
-            known = sign, Hold.from_dict(msgspec.json.decode(document.body))
-            self._parsed[owner] = known
-        return known[1]
+        parsed: dict[str, tuple[_Sign, Hold]] = {}
+        for path, status in disk.files(self._folder.holds, ".json"):
+            sign = status.st_mtime_ns, status.st_size, status.st_ino
+            known = self._parsed.get(path.stem)
+            # Of a file that is still new, the signs may be those of one that it replaced.
+            new = time.time() - status.st_mtime < _NEW_S
+            if known is None or known[0] != sign or new:
+                with contextlib.suppress(FileNotFoundError):  # just released
+                    parsed[path.stem] = sign, _parse_hold(path, self._folder.keyring)
+            else:
+                parsed[path.stem] = known
+        self._parsed = parsed
+        return {owner: hold for owner, (_, hold) in parsed.items()}
 
     def held_records(self) -> set[str]:
         """Return the names of all records that somebody holds."""
@@ -132,7 +127,7 @@ class Room:
         for hold in self.holds().values():
             held.update(hold.contents)
             for name in hold.records:
-                record = self._vault.record_named(name)
+                record = self._vault.record_named(name, strict=True)
                 if record is not None:
                     held.add(record.content)
         return held
@@ -191,7 +186,9 @@ class Room:
         self._evict(set(chosen))
 
     def _evict(self, contents: set[str]) -> None:
-        meaning = [name for name, record in self._vault.records() if record.content in contents]
+        meaning = [
+            name for name, record in self._vault.records(strict=True) if record.content in contents
+        ]
         for name in meaning:
             disk.remove(self._folder.record(name))
         for content in contents:
@@ -203,7 +200,7 @@ class Room:
         """Delete those of `contents` that no record means and nobody holds; return the bytes."""
         if not contents:
             return 0
-        meant = {record.content for _, record in self._vault.records()}
+        meant = {record.content for _, record in self._vault.records(strict=True)}
         freed = 0
         for content in set(contents) - meant - self.held_contents():
             path = self._folder.content(content)
@@ -215,12 +212,10 @@ class Room:
 
     def quarantine(self, path: Path) -> None:
         """Move a damaged file out of the way; of those that lie there the newest are kept."""
-        target = self._folder.quarantine / f"{time.time_ns()}-{path.name}"
-        with contextlib.suppress(FileNotFoundError):
-            disk.place(path, target)
-        kept = sorted(entry.name for entry in os.scandir(self._folder.quarantine))
-        for name in kept[:-_QUARANTINED]:
-            disk.remove(self._folder.quarantine / name)
+        disk.place(path, self._folder.quarantine / f"{time.time_ns()}-{path.name}")
+        kept = sorted(path for path, _ in disk.files(self._folder.quarantine))
+        for old in kept[:-_QUARANTINED]:
+            disk.remove(old)
 
     # Looking at it all
 
@@ -264,7 +259,7 @@ class Room:
         with folder.locked():
             lost = self._ownerless(owners)
             there = _sizes(folder.contents)
-            meant: dict[str, Record] = dict(self._vault.records())
+            meant: dict[str, Record] = dict(self._vault.records(strict=True))
             holds = {owner: hold for owner, hold in self.holds().items() if owner not in lost}
             held_records = {name for hold in holds.values() for name in hold.records}
             held = {content for hold in holds.values() for content in hold.contents}
@@ -317,11 +312,23 @@ class Room:
 
 def _sizes(folder: Path, ending: str = ".kv") -> dict[str, tuple[int, float]]:
     """Return size and time of last use of each file, by its name without the ending."""
-    found = {}
-    for entry in os.scandir(folder):
-        if entry.name.endswith(ending):
-            with contextlib.suppress(FileNotFoundError):
-                status = entry.stat()
-                name = entry.name.removesuffix(ending) if ending else entry.name
-                found[name] = status.st_size, status.st_mtime
-    return found
+    return {
+        path.name.removesuffix(ending): (status.st_size, status.st_mtime)
+        for path, status in disk.files(folder, ending)
+    }
+
+
+def _parse_hold(path: Path, keyring: Keyring | None) -> Hold:
+    try:
+        hold = Hold.from_dict(msgspec.json.decode(open_checked(path, HOLD, keyring)))
+        if hold.owner != path.stem:
+            raise IndexCorruptError(f"{path.name} is the hold of {hold.owner}.")
+    except FileNotFoundError:
+        raise
+    except (OSError, IndexCorruptError) as error:
+        raise IndexCorruptError(
+            f"A hold in the vault cannot be read, so nothing is evicted or deleted: {said(error)}",
+            hint=f"Restore {path} from a backup. If you remove it, its window may lose chunks.",
+            file=path.name,
+        ) from error
+    return hold

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import Literal
+from typing import Literal, TypeVar, TypeVarTuple
 
 from anyio import to_thread
 
@@ -21,11 +21,14 @@ from cwm_jupyter.core.chunks import (
 from cwm_jupyter.core.kept import Freed, Shares
 from cwm_jupyter.core.models import ChunkRef
 from cwm_jupyter.errors import ChunkCorruptError, KVStoreError, ResourceExhaustedError
-from cwm_jupyter.vault import upkeep
+from cwm_jupyter.vault import disk, upkeep
 from cwm_jupyter.vault.files import Found, Item, Vault
 from cwm_jupyter.vault.room import Garbage
 
 __all__ = ["VaultStore"]
+
+_T = TypeVar("_T")
+_Args = TypeVarTuple("_Args")
 
 
 class VaultStore:
@@ -42,33 +45,25 @@ class VaultStore:
 
     async def stat(self, keys: Sequence[ChunkKey]) -> list[ChunkStat | None]:
         """Return what is known of each chunk without reading it, None for a missing one."""
-        return await to_thread.run_sync(lambda: [self._stat(key) for key in keys])
+        return await _on_disk(lambda: [self._stat(key) for key in keys])
 
     async def describe(self, key: ChunkKey) -> ChunkInfo | None:
         """Return all there is to say about one chunk, None for a missing one."""
-        return await to_thread.run_sync(self._describe, key)
+        return await _on_disk(self._describe, key)
 
     async def read(self, key: ChunkKey) -> bytes:
         """Return the raw bytes of a chunk, or raise."""
-        found = await to_thread.run_sync(self.vault.check, key)
-        data = await to_thread.run_sync(self.vault.read, key) if found.state == "intact" else None
+        found, data = await _on_disk(self.vault.read, key)
         if data is not None:
             return data
         error = ChunkCorruptError if found.state == "corrupt" else KVStoreError
-        raise error(
-            f"Chunk {key.chunk_hash.hex()[:12]} cannot be read: {found.reason or 'it has gone'}."
-        )
+        raise error(f"Chunk {key.chunk_hash.hex()[:12]} cannot be read: {found.reason}.")
 
     async def read_many(
         self, keys: Sequence[ChunkKey]
     ) -> tuple[dict[ChunkKey, bytes], RetrieveResult]:
         """Return the chunks that are there and intact, and how many were and were not."""
-
-        def one(key: ChunkKey) -> tuple[Found, bytes | None]:
-            found = self.vault.check(key)
-            return found, self.vault.read(key) if found.state == "intact" else None
-
-        read = await to_thread.run_sync(lambda: self.vault.each(one, keys))
+        read = await _on_disk(lambda: self.vault.each(self.vault.read, keys))
         data = {k: d for k, (_, d) in zip(keys, read, strict=True) if d is not None}
         result = RetrieveResult(
             found=len(data),
@@ -81,7 +76,7 @@ class VaultStore:
     async def write(self, chunks: Mapping[ChunkKey, bytes]) -> StoreResult:
         """Store chunks durably: when it returns, what it counts as stored survives a power cut."""
         items = [Item(key=key, raw=memoryview(data)) for key, data in chunks.items()]
-        outcomes = await to_thread.run_sync(self.vault.store, items)
+        outcomes = await _on_disk(self.vault.store, items)
         states = [one.state for one in outcomes]
         return StoreResult(
             stored=states.count("stored"),
@@ -101,13 +96,7 @@ class VaultStore:
             The names could not be made durable.
         """
         found = await self._checked(keys, on_bytes)
-        try:
-            await to_thread.run_sync(self.vault.sync)
-        except OSError as error:
-            raise ResourceExhaustedError(
-                f"The disk did not keep the chunks: {error.strerror}.",
-                hint="Make room, or see cwm doctor; the conversation goes on as it was.",
-            ) from error
+        await _on_disk(self.vault.sync)
         return [
             ChunkRef(chunk_hash=key.chunk_hash.hex(), digest=one.content, size_bytes=one.raw_bytes)
             if one.state == "intact" and one.content is not None and one.raw_bytes is not None
@@ -129,20 +118,15 @@ class VaultStore:
 
     async def hold(self, owner: str, keys: Sequence[ChunkKey]) -> None:
         """Keep chunks from eviction and deletion until `release`; durable when it returns."""
-        try:
-            await to_thread.run_sync(self.vault.hold, owner, keys)
-        except OSError as error:
-            raise ResourceExhaustedError(
-                f"The disk did not take the hold: {error.strerror}.", hint="Make room."
-            ) from error
+        await _on_disk(self.vault.hold, owner, keys)
 
     async def release(self, owner: str) -> None:
         """Give up a hold; unknown owners are no error."""
-        await to_thread.run_sync(self.vault.release, owner)
+        await _on_disk(self.vault.release, owner)
 
     async def delete(self, keys: Sequence[ChunkKey]) -> int:
         """Delete chunks that nobody holds and return how many were deleted."""
-        return sum(await to_thread.run_sync(self.vault.delete, keys))
+        return sum(await _on_disk(self.vault.delete, keys))
 
     async def list(
         self,
@@ -154,7 +138,7 @@ class VaultStore:
     ) -> ChunkPage:
         """List the keys of all chunks, or of those a window holds, or of one salt."""
         listing = partial(self.vault.page, limit=limit, cursor=cursor, owner=owner, salt=salt)
-        records, cursor = await to_thread.run_sync(listing)
+        records, cursor = await _on_disk(listing)
         return ChunkPage(keys=[record.key for record in records], cursor=cursor)
 
     async def clear(self, *, salt: str | None = None) -> int:
@@ -164,19 +148,19 @@ class VaultStore:
             keys = [r.key for _, r in self.vault.records() if salt in (None, r.cache_salt)]
             return sum(self.vault.delete(keys))
 
-        return await to_thread.run_sync(work)
+        return await _on_disk(work)
 
     async def point(self, key: ChunkKey, ref: ChunkRef) -> bool:
         """Make a key mean the content of a ref, if that is there and intact; durable then."""
-        return await to_thread.run_sync(upkeep.point, self.vault, key, ref.digest)
+        return await _on_disk(upkeep.point, self.vault, key, ref.digest)
 
     async def shares(self) -> Shares:
         """Count what lies there, and who keeps what of it."""
-        return await to_thread.run_sync(upkeep.shares, self.vault)
+        return await _on_disk(upkeep.shares, self.vault)
 
     async def collect(self, owners: Collection[str], *, dry_run: bool = False) -> Garbage:
         """Remove what nothing can use; holds of others than `owners` too, once a day old."""
-        return await to_thread.run_sync(partial(self.vault.room.collect, owners, dry_run=dry_run))
+        return await _on_disk(partial(self.vault.room.collect, owners, dry_run=dry_run))
 
     async def purge(
         self,
@@ -188,17 +172,17 @@ class VaultStore:
     ) -> Freed:
         """Give up holds, and delete what they held, `keys`, and all of `salts`, for good."""
         work = partial(upkeep.purge, self.vault, owners, keys=keys, salts=salts, dry_run=dry_run)
-        return await to_thread.run_sync(work)
+        return await _on_disk(work)
 
     async def healthy(self) -> bool:
         """Say whether chunks can be stored now, by storing a few bytes; raises nothing."""
-        return await to_thread.run_sync(self.vault.writable)
+        return await _on_disk(self.vault.writable)
 
     # What follows runs in threads.
 
     def _stat(self, key: ChunkKey) -> ChunkStat | None:
         record = self.vault.record(key)
-        if record is None or not self.vault.folder.content(record.content).exists():
+        if record is None or not disk.exists(self.vault.folder.content(record.content)):
             return None
         return ChunkStat(
             size_bytes=record.size_bytes, stored_at=record.stored_at, digest=record.content
@@ -222,7 +206,24 @@ class VaultStore:
                     on_bytes(done)
             return found
 
-        return await to_thread.run_sync(lambda: self.vault.each(check, keys))
+        return await _on_disk(lambda: self.vault.each(check, keys))
+
+
+async def _on_disk(work: Callable[[*_Args], _T], *args: *_Args) -> _T:
+    """Do `work` in a thread; what the disk refuses is an error of ours.
+
+    Raises
+    ------
+    ResourceExhaustedError
+        The disk or a quota of the system is full, or failing.
+    """
+    try:
+        return await to_thread.run_sync(work, *args)
+    except OSError as error:
+        raise ResourceExhaustedError(
+            f"The disk of the vault refused: {error.strerror or error}.",
+            hint="Make room, or see cwm doctor; what was stored before is as it was.",
+        ) from error
 
 
 def _check(found: Found, ref: ChunkRef) -> ChunkCheck:

@@ -6,8 +6,6 @@ wants, and counts what everybody takes. All changes are made under the folder's 
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -41,12 +39,12 @@ def point(vault: Vault, key: ChunkKey, content: str) -> bool:
 def shares(vault: Vault) -> Shares:
     """Count what lies in a vault, and who keeps what of it. Reads all records, no content."""
     folder = vault.folder
-    sizes = _sizes(folder.contents, ".kv")
+    sizes = {path.stem: status.st_size for path, status in disk.files(folder.contents, ".kv")}
     meant = dict(vault.records())
     raw = {record.content: record.size_bytes for record in meant.values()}
     kept = {owner: _contents(hold, meant) & sizes.keys() for owner, hold in vault.holds().items()}
     times = Counter(content for contents in kept.values() for content in contents)
-    damaged = _sizes(folder.quarantine, "")
+    damaged = [status.st_size for _, status in disk.files(folder.quarantine)]
     return Shares(
         folder=str(folder.path),
         owners={
@@ -62,7 +60,7 @@ def shares(vault: Vault) -> Shares:
         raw_bytes=sum(raw.get(one, size) for one, size in sizes.items()),
         unheld_bytes=sum(size for one, size in sizes.items() if one not in times),
         quarantined=len(damaged),
-        quarantined_bytes=sum(damaged.values()),
+        quarantined_bytes=sum(damaged),
         quota_bytes=vault.room.quota_bytes,
         free_bytes=shutil.disk_usage(folder.path).free,
     )
@@ -86,7 +84,7 @@ def purge(
         holds = vault.holds()
         mine = [hold for owner, hold in holds.items() if owner in owners]
         others = [hold for owner, hold in holds.items() if owner not in owners]
-        meant = dict(vault.records())
+        meant = dict(vault.records(strict=True))
         wanted = {name for hold in mine for name in hold.records} | set(map(vault.name, keys))
         wanted |= {name for name, record in meant.items() if record.cache_salt in salts}
         records = wanted - {name for hold in others for name in hold.records}
@@ -119,16 +117,7 @@ def _contents(hold: Hold, meant: dict[str, Record]) -> set[str]:
 def _quarantined(folder: Path, names: Collection[str]) -> list[Path]:
     """Return the damaged files of these contents and records, see `Room.quarantine`."""
     return [
-        Path(entry.path)
-        for entry in os.scandir(folder)
-        if entry.name.partition("-")[2].partition(".")[0] in names
+        path
+        for path, _ in disk.files(folder)
+        if path.name.partition("-")[2].partition(".")[0] in names
     ]
-
-
-def _sizes(folder: Path, ending: str) -> dict[str, int]:
-    found = {}
-    for entry in os.scandir(folder):
-        if entry.name.endswith(ending):
-            with contextlib.suppress(FileNotFoundError):
-                found[entry.name.removesuffix(ending)] = entry.stat().st_size
-    return found
