@@ -12,7 +12,7 @@ from cwm_jupyter.core.library import Library
 from cwm_jupyter.core.manager import Manager
 from cwm_jupyter.core.models import Session, Window
 from cwm_jupyter.core.transcript import Transcript
-from cwm_jupyter.vault.fs import FsStore
+from cwm_jupyter.vault.store import VaultStore
 
 #: long enough for several chunks of 16 tokens
 QUESTION = "What is the capital of France, and what is it known for? Tell me in a few words."
@@ -34,7 +34,7 @@ class Bench:
         )
         self.library = Library(self.home)
         self.manager = Manager(
-            self.library, self.connect, FsStore(self.stack.folder), self.settings
+            self.library, self.connect, VaultStore(self.stack.vault), self.settings
         )
         self._connected: ConnectedStack | None = None
 

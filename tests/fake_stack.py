@@ -1,7 +1,7 @@
 """A stack without a model: vLLM and LMCache at the HTTP boundary, for tests of the core.
 
 What matters of the real ones is here. The engine has a prefix cache and takes longer prefixes from
-LMCache; LMCache has a memory (L1) and a folder (L2) with the files of its ``fs`` adapter; it stores
+LMCache; LMCache has a memory (L1) and the vault (L2), which is the real one; it stores
 asynchronously, never retries, and does not store again what it finds in its memory. The
 log-probabilities depend on the prompt and on the very bytes of the chunks that were used, so that
 wrong bytes give wrong answers; a chunk that is computed from another position than at first has
@@ -24,7 +24,8 @@ from cwm_jupyter.clients.vllm import VLLMClient
 from cwm_jupyter.core.chunks import ChunkKey, chunk_hashes, chunk_keys
 from cwm_jupyter.core.connection import ConnectedStack
 from cwm_jupyter.core.models import Message
-from cwm_jupyter.vault.fs import FsStore
+from cwm_jupyter.vault.files import Item, Vault
+from cwm_jupyter.vault.store import VaultStore
 
 END, SYSTEM, USER, ASSISTANT = 1, 2, 3, 4
 _ROLES = {"system": SYSTEM, "user": USER, "assistant": ASSISTANT}
@@ -64,12 +65,6 @@ def render(messages: Sequence[Message], *, add_generation_prompt: bool = True) -
     return [*ids, ASSISTANT] if add_generation_prompt else ids
 
 
-def file_name(key: ChunkKey) -> str:
-    """The file of a chunk, as lmcache 0.5.6 names it."""
-    model = key.model_name.replace("/", "-SEP-")
-    return f"{model}@{key.kv_rank:#010x}@0@{key.chunk_hash.hex()}@{key.cache_salt}.data"
-
-
 class FakeStack:
     """The two servers.
 
@@ -86,7 +81,9 @@ class FakeStack:
     before
         Called with each request's name before it is handled; may raise, or return a response.
     store
-        Called for each chunk on its way to the folder: True writes it, False loses it.
+        Called for each chunk on its way to the vault: True writes it, False loses it.
+    store_failure
+        What LMCache's status says of stores that failed.
     answer_tokens
         Length of an answer, its end-of-turn token not counted.
     break_after
@@ -102,7 +99,7 @@ class FakeStack:
     def __init__(
         self, folder: Path, *, chunk_tokens: int = 16, world_size: int = 1, max_context: int = 4096
     ) -> None:
-        self.folder = folder
+        self.vault = Vault(folder)
         self.chunk_tokens = chunk_tokens
         self.block_tokens = chunk_tokens
         self.world_size = world_size
@@ -139,6 +136,7 @@ class FakeStack:
         self.prompts: list[list[int]] = []
         self.before: Callable[[str], httpx2.Response | None] = lambda call: None
         self.store: Callable[[ChunkKey], bool] = lambda key: True
+        self.store_failure: str | None = None
         self.answer_tokens = 40
         self.break_after: int | None = None
         self.stall_after: int | None = None
@@ -147,35 +145,33 @@ class FakeStack:
         self.tells_cached = True
         self._engine_blocks: set[tuple[str, bytes]] = set()
         self._prefetches: dict[str, dict[str, Any]] = {}
-        folder.mkdir(parents=True, exist_ok=True)
 
     async def connect(self, *, readable: bool = True, cache: bool = True) -> ConnectedStack:
-        """Connect to it; `readable` is whether the folder can be seen."""
+        """Connect to it; `readable` is whether the vault can be seen."""
         transport = httpx2.MockTransport(self._handle)
         return await ConnectedStack.open(
             VLLMClient("http://127.0.0.1:1", retries=0, transport=transport),
             LMCacheClient("http://127.0.0.1:2", transport=transport) if cache else None,
-            store=FsStore(self.folder) if readable else None,
+            store=VaultStore(self.vault) if readable else None,
             kv_model_name=None,
             world_size=None,
             chunk_tokens=None,
         )
 
     def restart(self) -> None:
-        """End both servers and start them again: only the folder remains."""
+        """End both servers and start them again: only the vault remains."""
         self.engine_cache.clear()
         self._engine_blocks.clear()
         self.memory.clear()
 
     def write(self, key: ChunkKey) -> None:
-        """Write a chunk into the folder, unless its file is there already: whole or not."""
-        path = self.folder / file_name(key)
-        if not path.exists():
-            path.write_bytes(self.engine_cache[key])
+        """Write a chunk into the vault."""
+        self.vault.store([Item(key=key, raw=memoryview(self.engine_cache[key]))])
 
     def files(self) -> list[Path]:
-        """The folder's files, oldest prefix first as far as writing times tell."""
-        return sorted(self.folder.glob("*.data"), key=lambda path: path.stat().st_mtime_ns)
+        """The vault's contents, oldest prefix first as far as writing times tell."""
+        contents = self.vault.folder.contents.glob("*.kv")
+        return sorted(contents, key=lambda path: path.stat().st_mtime_ns)
 
     # The wire
 
@@ -196,6 +192,7 @@ class FakeStack:
             "POST /cache/prefetches": self._prefetch,
             "GET /cache/prefetches/ID": lambda _: self._prefetches.pop(path.rpartition("/")[2]),
             "DELETE /cache/objects": self._delete,
+            "POST /cwm/forget": self._forget,
         }
         if call == "POST /v1/completions":
             return self._complete(body)
@@ -221,15 +218,20 @@ class FakeStack:
             "hash_algorithm": "blake3",
             "cache_context_meta": {},
             "non_cuda_context_meta": {"1": engine},
+            "storage_manager": {"l2_adapters": [{"last_failure": self.store_failure}]},
         }
+
+    def _forget(self, body: dict[str, Any]) -> dict[str, Any] | None:
+        if self.told is None:
+            return None
+        self.engine_cache.clear()
+        self._engine_blocks.clear()
+        return {}
 
     def _prefetch(self, body: dict[str, Any]) -> dict[str, Any]:
         groups = self._groups(body["token_ids"], body["cache_salt"])
-        found = 0
-        for group in groups:
-            if not all(self._in_memory(key) for key in group):
-                break
-            found += len(group)
+        there = [all([self._in_memory(key) for key in group]) for group in groups]
+        found = self.world_size * [*there, False].index(False)  # the prefix; all are loaded
         request = f"r{len(self.calls)}"
         total = len(groups) * self.world_size
         self._prefetches[request] = {
@@ -250,7 +252,7 @@ class FakeStack:
             if body["tier"] in ("l1", "all"):
                 self.memory.pop(key, None)
             if body["tier"] in ("l2", "all"):
-                (self.folder / file_name(key)).unlink(missing_ok=True)
+                self.vault.delete([key])
         return {"deleted": len(body["keys"]), "skipped": 0, "ok": True}
 
     # Completions
@@ -382,15 +384,13 @@ class FakeStack:
         return blake3.blake3(chunk_hash + bytes([rank])).digest(length=size)
 
     def _in_memory(self, key: ChunkKey) -> bool:
-        """Whether L1 has a chunk, loaded from the folder if need be; a short file is a miss."""
+        """Whether L1 has a chunk, loaded from the vault if need be."""
         if key in self.memory:
             return True
-        size = BYTES_PER_TOKEN * self.chunk_tokens
-        path = self.folder / file_name(key)
-        data = path.read_bytes()[:size] if path.exists() else b""
-        if len(data) < size:
+        data = bytearray(BYTES_PER_TOKEN * self.chunk_tokens)
+        if self.vault.load(key, memoryview(data)).state != "intact":
             return False
-        self.memory[key] = data
+        self.memory[key] = bytes(data)
         return True
 
     def _groups(self, token_ids: list[int], salt: str) -> list[list[ChunkKey]]:

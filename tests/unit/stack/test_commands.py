@@ -97,7 +97,7 @@ def test_the_users_arguments_come_last_and_win(settings: Settings, plan: Plan) -
 
 def test_the_vault_is_where_lmcache_writes(settings: Settings, plan: Plan) -> None:
     adapter = json.loads(option(commands.cache_command(settings, plan), "--l2-adapter"))
-    assert adapter["base_path"] == str(settings.vault_dir)
+    assert adapter["adapter_params"]["folder"] == str(settings.vault_dir)
 
 
 def slow_cpu(monkeypatch: pytest.MonkeyPatch, *, slow: bool = True, kind: str = "cpu") -> None:
