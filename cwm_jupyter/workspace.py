@@ -27,6 +27,7 @@ from cwm_jupyter.core.chunks import ChunkStore
 from cwm_jupyter.core.connection import ConnectedStack
 from cwm_jupyter.core.library import Library
 from cwm_jupyter.core.manager import Manager
+from cwm_jupyter.core.rotation import open_keyring
 from cwm_jupyter.errors import StackDownError
 from cwm_jupyter.stack.state import StackState, current
 from cwm_jupyter.vault.files import Vault
@@ -51,7 +52,9 @@ class Workspace:
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or config.get_settings()
-        self.library = Library(self.settings.home)
+        #: opens what is encrypted, and knows whether to encrypt; None: there is no key
+        self.keyring = open_keyring(self.settings.home, encrypts=self.settings.security.encrypt)
+        self.library = Library(self.settings.home, self.keyring)
         self._store = _open_store(self.settings, self.settings.vault_dir)
         self.manager = Manager(self.library, self.connect, self._store, self.settings)
         self._connected: tuple[StackState, ConnectedStack] | None = None

@@ -263,7 +263,10 @@ def _opened(envelope: _Envelope, name: str, keyring: Keyring | None) -> msgspec.
         raise DecryptError(
             f"{name} is encrypted with the key {envelope.key}, and no key is here.", file=name
         )
-    sealed = base64.b64decode(envelope.sealed or "")
+    try:
+        sealed = base64.b64decode(envelope.sealed or "", validate=True)
+    except ValueError as error:
+        raise IndexCorruptError(f"{name} is damaged: {error}.", file=name) from error
     if keyring.key_id_of(sealed).hex() != envelope.key:
         raise IndexCorruptError(f"{name} is damaged: it names another key.", file=name)
     try:

@@ -6,8 +6,10 @@ Layout of a home folder::
     sessions/ID.json        a session's transcript, replaced at each turn
     windows/ID.DIGEST.json  a window's manifest, bound to its index entry by its digest
     keys/LINEAGE.secret     a lineage's secret
+    keys/encryption.json    the key of what is encrypted (`cwm_jupyter.core.cipher`)
 
-Everything is owner-only, replaced atomically and checksummed.
+Everything is owner-only, replaced atomically and checksummed. Transcripts and manifests are
+encrypted where the user wants it.
 """
 
 from __future__ import annotations
@@ -15,17 +17,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import blake3
 import filelock
 import msgspec
 
-from cwm_jupyter.core.files import make_private_dir, read_checked, write_checked
+from cwm_jupyter.core.files import make_private_dir, read_checked, reseal, write_checked
 from cwm_jupyter.core.index import Index, Transaction
 from cwm_jupyter.core.lineage import Lineages
 from cwm_jupyter.core.models import ChunkRef, Fingerprint, Probe, Session, Value, Window
 from cwm_jupyter.core.transcript import Transcript
 from cwm_jupyter.errors import IndexCorruptError, SessionBusyError
+
+if TYPE_CHECKING:
+    from cwm_jupyter.core.cipher import Keyring
 
 __all__ = ["Library", "Manifest"]
 
@@ -63,10 +69,12 @@ class Library:
     ----------
     home
         Where everything lies; created with owner-only permissions.
+    keyring
+        Opens what is encrypted, and encrypts what is new if it is to.
     """
 
-    def __init__(self, home: Path) -> None:
-        self.home = home
+    def __init__(self, home: Path, keyring: Keyring | None = None) -> None:
+        self.home, self.keyring = home, keyring
         self._sessions, self._windows = home / "sessions", home / "windows"
         for folder in (home, self._sessions, self._windows):
             make_private_dir(folder)
@@ -80,14 +88,16 @@ class Library:
         ------
         IndexCorruptError
             It is missing or damaged.
+        DecryptError
+            It is encrypted, and its key is not here.
         """
         path = self._sessions / f"{session.id}.json"
-        return Transcript.from_dict(read_checked(path, "transcript", _SCHEMA))
+        return Transcript.from_dict(read_checked(path, "transcript", _SCHEMA, keyring=self.keyring))
 
     def write_transcript(self, session_id: str, transcript: Transcript) -> None:
         """Replace a session's transcript; it is durable when this returns."""
         path = self._sessions / f"{session_id}.json"
-        write_checked(path, "transcript", _SCHEMA, transcript)
+        write_checked(path, "transcript", _SCHEMA, transcript, self.keyring)
 
     def add_session(
         self,
@@ -113,9 +123,11 @@ class Library:
         ------
         IndexCorruptError
             It is missing, damaged, or not the one that the index speaks of.
+        DecryptError
+            It is encrypted, and its key is not here.
         """
         path = self._manifest_path(window.id, window.manifest_digest)
-        manifest = Manifest.from_dict(read_checked(path, "manifest", _SCHEMA))
+        manifest = Manifest.from_dict(read_checked(path, "manifest", _SCHEMA, keyring=self.keyring))
         if _digest(manifest) != window.manifest_digest:
             raise IndexCorruptError(
                 f"The manifest of the window {window.name!r} is not the one in the index.",
@@ -128,7 +140,7 @@ class Library:
         """Write a window's manifest durably and return the digest for its index entry."""
         digest = _digest(manifest)
         path = self._manifest_path(manifest.window_id, digest)
-        write_checked(path, "manifest", _SCHEMA, manifest)
+        write_checked(path, "manifest", _SCHEMA, manifest, self.keyring)
         return digest
 
     def replace_manifest(self, manifest: Manifest, change: Callable[[Window], Window]) -> Window:
@@ -171,6 +183,29 @@ class Library:
     def _manifest_path(self, window_id: str, digest: str) -> Path:
         return self._windows / f"{window_id}.{digest[:16]}.json"
 
+    def documents(self) -> list[Path]:
+        """Return the files of all transcripts and manifests."""
+        return [*sorted(self._sessions.glob("*.json")), *sorted(self._windows.glob("*.json"))]
+
+    def reseal(self, path: Path, keyring: Keyring) -> bool:
+        """Encrypt one of `documents` under the current key, against all others that write it.
+
+        Returns
+        -------
+        bool
+            Whether it was not yet encrypted so.
+
+        Raises
+        ------
+        SessionBusyError
+            It is the transcript of a session that is being used.
+        """
+        if path.parent == self._sessions:
+            with self._exclusively(path.stem):
+                return reseal(path, "transcript", _SCHEMA, keyring)
+        with self.index.transaction():  # in which manifests are replaced
+            return reseal(path, "manifest", _SCHEMA, keyring)
+
     @contextmanager
     def using(self, session: Session) -> Iterator[None]:
         """Hold a session for one piece of work, against other cells, kernels and processes.
@@ -180,11 +215,16 @@ class Library:
         SessionBusyError
             Something else is using it.
         """
-        lock = filelock.FileLock(self._sessions / f"{session.id}.lock", mode=0o600)
+        with self._exclusively(session.id, session.name):
+            yield
+
+    @contextmanager
+    def _exclusively(self, session_id: str, name: str | None = None) -> Iterator[None]:
+        lock = filelock.FileLock(self._sessions / f"{session_id}.lock", mode=0o600)
         try:
             lock.acquire(blocking=False)
         except filelock.Timeout:
-            raise SessionBusyError(f"The session {session.name!r} is busy.") from None
+            raise SessionBusyError(f"The session {name or session_id!r} is busy.") from None
         try:
             yield
         finally:

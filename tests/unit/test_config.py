@@ -376,6 +376,17 @@ def test_a_refused_api_key_is_not_echoed() -> None:
     assert "12345" not in f"{caught.value}{caught.value.to_log_dict()}"
 
 
+def test_the_encryption_key_is_no_setting() -> None:
+    key = "ab" * 32
+    settings = load({"CWM_ENCRYPTION_KEY": key, "CWM_SECURITY_ENCRYPT": "true"})
+    assert settings.security.encrypt
+    assert not load({}).security.encrypt
+    assert key not in f"{settings!r} {settings.to_dict()}"
+    assert load({"CWM_ENCRYPTION_KEY": "bad"}) == load({})  # the keyring's to refuse
+    with pytest.raises(ConfigError, match="CWM_ENCRYPTION_KEYS is not known"):
+        load({"CWM_ENCRYPTION_KEYS": key})
+
+
 def test_to_dict_is_json_ready_and_loads_again(tmp_path: Path) -> None:
     settings = load({"CWM_HOME": str(tmp_path), "CWM_STACK_ENGINE_ARGS": "--seed 1"})
     assert load({}, json.loads(json.dumps(settings.to_dict()))) == settings

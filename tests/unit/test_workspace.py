@@ -20,8 +20,8 @@ from fake_stack import FakeStack
 from cwm_jupyter import workspace as module
 from cwm_jupyter.clients.lmcache import LMCacheClient
 from cwm_jupyter.clients.vllm import VLLMClient
-from cwm_jupyter.config import Settings
-from cwm_jupyter.errors import StackDownError, VLLMConnectionError
+from cwm_jupyter.config import SecuritySettings, Settings
+from cwm_jupyter.errors import ConfigError, StackDownError, VLLMConnectionError
 from cwm_jupyter.stack.state import StackState, forget, save
 from cwm_jupyter.workspace import Workspace
 
@@ -232,3 +232,27 @@ def test_the_process_has_one(home: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert module.get_workspace() is one
     assert one.settings.home == home
     one.close()
+
+
+@pytest.mark.usefixtures("home")
+def test_it_has_a_keyring_where_it_is_to_encrypt_or_there_is_a_key(tmp_path: Path) -> None:
+    off, on = (
+        Settings(home=tmp_path / "h", security=SecuritySettings(encrypt=encrypt))
+        for encrypt in (False, True)
+    )
+    assert Workspace(off).keyring is None
+    encrypting = Workspace(on)
+    assert encrypting.keyring is not None
+    assert encrypting.keyring.encrypts
+    assert encrypting.library.keyring is encrypting.keyring
+    again = Workspace(off).keyring
+    assert again is not None
+    assert (again.encrypts, again.current_id) == (False, encrypting.keyring.current_id)
+
+
+def test_a_malformed_key_in_the_environment_is_told_at_once(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CWM_ENCRYPTION_KEY", "not-a-key")
+    with pytest.raises(ConfigError, match="CWM_ENCRYPTION_KEY does not hold a key"):
+        Workspace(Settings(home=home))
