@@ -36,6 +36,7 @@ KEY_VARIABLE = "CWM_ENCRYPTION_KEY"
 ID_BYTES, _NONCE_BYTES, _TAG_BYTES, _KEY_BYTES = 8, 12, 16, 32
 #: by how many bytes what is sealed is longer than what it holds
 OVERHEAD = ID_BYTES + _NONCE_BYTES + _TAG_BYTES
+_HEAD_BYTES = ID_BYTES + _NONCE_BYTES
 
 _KIND, _SCHEMA = "keyring", 1
 _HEX_KEYS = re.compile(r"[0-9a-fA-F]{64}(\s*,\s*[0-9a-fA-F]{64})*")
@@ -197,8 +198,32 @@ class Keyring:
         SecurityError
             The key file is gone or damaged: what is sealed now could never be opened.
         """
-        key, nonce = self._current(), secrets.token_bytes(_NONCE_BYTES)
-        return b"".join((key.id, nonce, key.cipher.encrypt(nonce, plain, context)))
+        sealed = bytearray(len(plain) + OVERHEAD)
+        self.seal_into(plain, context, sealed)
+        return bytes(sealed)
+
+    def seal_into(
+        self, plain: bytes | memoryview, context: bytes, buffer: bytearray | memoryview
+    ) -> None:
+        """Encrypt, as `seal` does, into a writable buffer that is `OVERHEAD` bytes longer.
+
+        For a chunk that is several times faster: fresh memory costs more than the cipher.
+
+        Raises
+        ------
+        SecurityError
+            As `seal` does.
+        ValueError
+            The buffer is of another size.
+        """
+        if len(buffer) != len(plain) + OVERHEAD:
+            raise ValueError(f"{len(plain) + OVERHEAD} bytes do not fit into {len(buffer)}")
+        key, nonce, view = self._current(), secrets.token_bytes(_NONCE_BYTES), memoryview(buffer)
+        view[:ID_BYTES], view[ID_BYTES:_HEAD_BYTES] = key.id, nonce
+        if hasattr(key.cipher, "encrypt_into"):
+            key.cipher.encrypt_into(nonce, plain, context, view[_HEAD_BYTES:])
+        else:
+            view[_HEAD_BYTES:] = key.cipher.encrypt(nonce, plain, context)
 
     def open(self, sealed: bytes | memoryview, context: bytes) -> bytes:
         """Decrypt what `seal` gave.
@@ -256,7 +281,7 @@ class Keyring:
                 else f"Put that key into {KEY_VARIABLE}, after a comma.",
             )
         view = memoryview(sealed)
-        return key, view[ID_BYTES : ID_BYTES + _NONCE_BYTES], view[ID_BYTES + _NONCE_BYTES :]
+        return key, view[ID_BYTES:_HEAD_BYTES], view[_HEAD_BYTES:]
 
     # --- the keys ---------------------------------------------------------------------------------
 

@@ -65,6 +65,9 @@ def test_what_was_sealed_opens_to_what_it_was(plain: bytes, context: bytes) -> N
     buffer = bytearray(len(plain))
     RING.open_into(memoryview(sealed), context, memoryview(buffer))
     assert buffer == plain
+    again = bytearray(len(sealed))
+    RING.seal_into(memoryview(plain), context, memoryview(again))
+    assert RING.open(bytes(again), context) == plain
 
 
 @given(st.data())
@@ -122,9 +125,11 @@ def test_a_buffer_of_another_size_is_refused() -> None:
     for size in (3, 5):
         with pytest.raises(ValueError, match="4 bytes do not fit"):
             RING.open_into(sealed, b"", bytearray(size))
+    with pytest.raises(ValueError, match="40 bytes do not fit"):
+        RING.seal_into(b"four", b"", bytearray(4))
 
 
-def test_where_the_library_cannot_decrypt_into_a_buffer_it_is_copied(
+def test_where_the_library_cannot_use_a_buffer_it_is_copied(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Older:
