@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from cwm_jupyter.clients.lmcache import LMCacheClient
+import anyio
+
+from cwm_jupyter.clients.lmcache import CacheLayout, LMCacheClient
 from cwm_jupyter.clients.vllm import VLLMClient
 from cwm_jupyter.core import fingerprint
 from cwm_jupyter.core.chunks import (
@@ -128,8 +131,7 @@ class ConnectedStack:
         ModelError
             LMCache cannot keep this model's KV exactly.
         """
-        told = await self.engine.facts()
-        layout = await self.cache.layout() if self.cache is not None else None
+        told, layout = await self._told()
         figures = told or {}
         max_context = figures.get("max_context_tokens")
         if max_context is None:
@@ -145,6 +147,24 @@ class ConnectedStack:
             max_context_tokens=max_context,
             kv_bytes_per_token=figures.get("kv_bytes_per_token"),
         )
+
+    async def _told(self) -> tuple[dict[str, Any] | None, CacheLayout | None]:
+        """Ask both servers at once: a thaw waits for them."""
+        cache = self.cache
+        layout: CacheLayout | None = None
+
+        async def ask(cache: LMCacheClient) -> None:
+            nonlocal layout
+            layout = await cache.layout()
+
+        try:
+            async with anyio.create_task_group() as group:
+                if cache is not None:
+                    group.start_soon(ask, cache)
+                told = await self.engine.facts()
+        except ExceptionGroup as errors:  # what a task group raises; either error tells enough
+            raise errors.exceptions[0] from None
+        return told, layout
 
     async def forget(self, keys: Sequence[ChunkKey]) -> bool:
         """Have both servers drop what they have in memory, so that the store is read again.

@@ -20,6 +20,8 @@ from cwm_jupyter.stack.environment import engine_kind
 
 __all__ = ["Plan", "cache_command", "cache_environment", "engine_command", "engine_environment"]
 
+_LMCACHE_ANSWERS_S = 30.0
+
 # Of the kernel's own Python, and so wrong for the servers'.
 _FOREIGN = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "CONDA_PREFIX")
 
@@ -63,6 +65,8 @@ def cache_command(settings: Settings, plan: Plan) -> list[str]:
         *("--chunk-size", str(settings.stack.chunk_tokens)),
         *("--l1-size-gb", f"{settings.stack.memory_gib:g}", "--no-l1-use-lazy"),
         *("--eviction-policy", "LRU"),
+        # What was read from the vault stays in memory, until that is full.
+        *("--l2-prefetch-policy", "retain"),
         *("--supported-transfer-mode", "auto", "--shm-name", plan.shm_name),
         *("--l2-adapter", json.dumps(_store(settings))),
     ]
@@ -94,6 +98,8 @@ def engine_command(settings: Settings, plan: Plan) -> list[str]:
         "kv_connector_extra_config": {
             "lmcache.mp.server_urls": [f"ipc://{plan.cache_socket}"],
             "lmcache.mp.save_decode_cache": True,
+            # Of an LMCache that hangs; the default, five minutes, is longer than people wait.
+            "lmcache.mp.mq_timeout": _LMCACHE_ANSWERS_S,
         },
     }
     stack = settings.stack

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from cwm_jupyter.core.freeze import settle
 from cwm_jupyter.core.job import Job
 from cwm_jupyter.core.models import FreezePlan
 from cwm_jupyter.errors import (
@@ -31,7 +32,8 @@ async def test_freezing_says_what_it_will_store_and_makes_a_window(driver, name)
     assert plans[0].size_bytes == window.size_bytes == window.chunks * await driver.chunk_bytes()
     assert report.already_stored_bytes + report.newly_stored_bytes == window.size_bytes
     assert window.tokens == window.chunks * 128 + report.tail_tokens
-    assert [stage.name for stage in job.state.stages] == ["look", "store", "sync", "probe", "index"]
+    stages = [stage.name for stage in job.state.stages]
+    assert stages == ["look", "store", "verify", "probe", "index"]
     assert (await manager.session(name)).state == "frozen"
     assert (await manager.windows(tags=["one", name])).items == [window]
     status = await manager.status(window=name)
@@ -77,41 +79,25 @@ async def test_thaw_without_a_restart(driver, name) -> None:
     assert (await manager.status(window=name)).window.thaws == 1
 
 
-async def test_a_flipped_bit_is_found_recomputed_and_healed(driver, name) -> None:
-    manager, stack = driver.manager, await driver.workspace.connect()
-    await driver.talk(name, driver.text(2500))
-    await manager.freeze(name, name)
-    held = await driver.held(name)
-    path = stack.store._path(held.keys[1])
-    content = bytearray(path.read_bytes())
-    content[1_000_000] ^= 0x40
-    path.write_bytes(content)
-    await stack.cache.delete(held.keys, tier="l1", force=True)
-    await driver.forget_in_engine()
-
-    report = await manager.thaw(name)
-    assert (report.chunks_corrupt, report.complete) == (1, False)
-    assert report.cached_tokens == 128  # only what comes before it can be used
-    assert report.probe.passed
-    assert report.probe.tolerance > 0
-    later = await manager.thaw(name)
-    assert (later.chunks_corrupt, later.chunks_missing) == (0, 0)
-    assert later.cached_tokens == later.expected_cached_tokens
-    # Computed in the shapes of the turns, it may even be the frozen bytes again.
-    assert (later.probe.tolerance == 0) == (later.chunks_recomputed == 0)
-
-
 async def test_a_failed_store_is_stored_again(driver, name) -> None:
     """Chunks that are in memory alone: LMCache would not store them a second time by itself."""
     manager, stack = driver.manager, await driver.workspace.connect()
     await driver.talk(name, driver.text(1500))
-    await manager.freeze(f"{name}-0", name)
     held = await driver.held(name)
+    await settle(
+        stack,
+        stack.store,
+        held.keys,
+        held.transcript.token_ids,
+        held.salt,
+        job=Job("t"),
+        timeout_s=20,
+    )
     assert await stack.store.delete(held.keys[1:3]) == 2
     report = await manager.freeze(name, name)
     assert report.newly_stored_bytes == 2 * await driver.chunk_bytes()
-    assert await stack.store.stat(held.keys[1:3]) != [None, None]
-    assert (await manager.thaw(f"{name}-0")).complete
+    assert None not in await stack.store.stat(held.keys)
+    assert (await manager.thaw(name)).complete
 
 
 async def test_a_stack_whose_files_we_cannot_read_proves_presence(driver, name) -> None:
