@@ -449,6 +449,10 @@ class Index(_Reader):
         with self.transaction() as transaction:
             transaction.remove_window(window_id)
 
+    def forget_previous(self) -> None:
+        """Keep no trace of removed entries: not in the generation before the present one either."""
+        self._file.forget_previous()
+
     def _tables(self) -> Tables:
         return self._file.read()
 

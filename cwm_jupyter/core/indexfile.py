@@ -119,6 +119,19 @@ class IndexFile:
             if tables != before:
                 self._commit(tables)
 
+    def forget_previous(self) -> None:
+        """Make the generation before equal to the present one: nothing is left of what was removed.
+
+        Raises
+        ------
+        IndexBusyError, ResourceExhaustedError
+            As `transaction` does.
+        """
+        with self._locked():
+            self._load_or_recover()
+            if self.path.exists():  # a copy and no link: the one is there in case the other rots
+                files.write_atomic(self.previous, self.path.read_bytes())
+
     def _commit(self, tables: Tables) -> None:
         data = files.seal_document(_KIND, SCHEMA, tables)
         if self.path.exists():

@@ -28,7 +28,7 @@ from cwm_jupyter.core.index import Index, Transaction
 from cwm_jupyter.core.lineage import Lineages
 from cwm_jupyter.core.models import ChunkRef, Fingerprint, Probe, Session, Value, Window
 from cwm_jupyter.core.transcript import Transcript
-from cwm_jupyter.errors import IndexCorruptError, SessionBusyError
+from cwm_jupyter.errors import CWMError, IndexCorruptError, SessionBusyError
 
 if TYPE_CHECKING:
     from cwm_jupyter.core.cipher import Keyring
@@ -179,6 +179,20 @@ class Library:
         """Delete all manifests of a window."""
         for path in self._windows.glob(f"{window_id}.*.json"):
             path.unlink(missing_ok=True)
+
+    def fingerprints(self) -> list[Fingerprint]:
+        """Return those of all manifests that can be read, also where no window has them."""
+        found = []
+        for path in self._windows.glob("*.json"):
+            with suppress(CWMError):
+                document = read_checked(path, "manifest", _SCHEMA, keyring=self.keyring)
+                found.append(Manifest.from_dict(document).fingerprint)
+        return found
+
+    def forget_session(self, session_id: str) -> None:
+        """Delete a session's transcript."""
+        for ending in (".json", ".lock"):
+            (self._sessions / f"{session_id}{ending}").unlink(missing_ok=True)
 
     def _manifest_path(self, window_id: str, digest: str) -> Path:
         return self._windows / f"{window_id}.{digest[:16]}.json"

@@ -13,7 +13,7 @@ from pathlib import Path
 import blake3
 import msgspec
 
-from cwm_jupyter.core.files import make_private_dir, write_atomic
+from cwm_jupyter.core.files import fsync_dir, make_private_dir, write_atomic
 from cwm_jupyter.core.models import Fingerprint
 from cwm_jupyter.errors import KVStoreError
 
@@ -39,7 +39,7 @@ class Lineages:
         """Make a lineage and return its id; its secret is durable when this returns."""
         lineage_id = uuid.uuid4().hex
         make_private_dir(self._folder)
-        write_atomic(self._path(lineage_id), secrets.token_bytes(_SECRET_BYTES))
+        write_atomic(self.path(lineage_id), secrets.token_bytes(_SECRET_BYTES))
         return lineage_id
 
     def salt(self, lineage_id: str, fingerprint: Fingerprint) -> str:
@@ -51,7 +51,7 @@ class Lineages:
             The lineage's secret is gone or damaged, and with it the way to its chunks.
         """
         try:
-            secret = self._path(lineage_id).read_bytes()
+            secret = self.path(lineage_id).read_bytes()
         except OSError as error:
             raise KVStoreError(
                 f"The secret of lineage {lineage_id} cannot be read: {error.strerror}.", hint=_LOST
@@ -60,7 +60,17 @@ class Lineages:
             raise KVStoreError(f"The secret of lineage {lineage_id} is damaged.", hint=_LOST)
         return make_salt(secret, fingerprint)
 
-    def _path(self, lineage_id: str) -> Path:
+    def ids(self) -> list[str]:
+        """Return the ids of all lineages whose secret is there."""
+        return sorted(path.stem for path in self._folder.glob("*.secret"))
+
+    def remove(self, lineage_id: str) -> None:
+        """Forget a lineage for good: nothing leads to its chunks any more."""
+        self.path(lineage_id).unlink(missing_ok=True)
+        fsync_dir(self._folder)
+
+    def path(self, lineage_id: str) -> Path:
+        """Return where a lineage's secret lies."""
         return self._folder / f"{lineage_id}.secret"
 
 

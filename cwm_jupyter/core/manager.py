@@ -16,10 +16,11 @@ from anyio import to_thread
 
 from cwm_jupyter.config import Settings
 from cwm_jupyter.core import conversation
-from cwm_jupyter.core.chunks import ChunkStore, chunk_keys
+from cwm_jupyter.core.chunks import ChunkStore
 from cwm_jupyter.core.connection import ConnectedStack
 from cwm_jupyter.core.freeze import Freeze
 from cwm_jupyter.core.job import Job
+from cwm_jupyter.core.kept import kept
 from cwm_jupyter.core.library import Library, Manifest
 from cwm_jupyter.core.models import (
     FreezePlan,
@@ -35,11 +36,17 @@ from cwm_jupyter.core.models import (
     now,
 )
 from cwm_jupyter.core.names import check_name, check_tag, name_key, numbered
+from cwm_jupyter.core.purge import Purge, PurgeReport
+from cwm_jupyter.core.repair import Repair, RepairReport
 from cwm_jupyter.core.thaw import Thaw
 from cwm_jupyter.core.transcript import Transcript
+from cwm_jupyter.core.upkeep import DiskUsage, GarbageReport, Upkeep
+from cwm_jupyter.core.verify import Verify, VerifyReport, window_keys
 from cwm_jupyter.errors import (
+    CWMError,
     KVStoreError,
     SessionExistsError,
+    StackDownError,
     ValidationError,
     WindowExistsError,
     WindowNotFoundError,
@@ -358,18 +365,10 @@ class Manager:
         """Count a window's chunks in the local store, None where that cannot be told."""
         if self._store is None or window.proof.level != "verified":
             return None
-        layout = manifest.fingerprint.layout
-        hashes = dict.fromkeys(bytes.fromhex(ref.chunk_hash) for ref in manifest.refs)
         try:
-            salt = self.library.lineages.salt(window.lineage_id, manifest.fingerprint)
+            keys = window_keys(self.library, window, manifest)
         except KVStoreError:  # without the lineage's secret nobody knows its keys
             return None
-        keys = chunk_keys(
-            list(hashes),
-            model_name=str(layout["kv_model_name"]),
-            world_size=len(manifest.refs) // max(len(hashes), 1),
-            cache_salt=salt,
-        )
         return sum(stat is not None for stat in await self._store.stat(keys))
 
     async def remove_window(self, name: str) -> Window:
@@ -400,3 +399,65 @@ class Manager:
         if latest is None:
             raise WindowNotFoundError(name, [w.name for w in deleted])
         return index.update_window(latest.id, lambda w: w.to(w.previous_state or "intact"))
+
+    # Upkeep
+
+    async def verify(self, name: str | None = None, *, job: Job | None = None) -> VerifyReport:
+        """Read every chunk of a window, or of all, and note which windows are damaged.
+
+        Needs no running stack.
+
+        Raises
+        ------
+        WindowNotFoundError
+            With the nearest names.
+        KVStoreError
+            The window's chunks are in a remote store, whose files cannot be read from here.
+        """
+        index = self.library.index
+        if name is None:
+            windows = (await self.windows()).items
+        else:
+            windows = [await to_thread.run_sync(index.require_window, name)]
+        if self._store is None or (name is not None and windows[0].proof.level != "verified"):
+            raise KVStoreError(
+                "The chunks are in a remote store, whose files cannot be read from here.",
+                hint="Thaw the window: that measures what comes back.",
+            )
+        verify = Verify(self.library, self._store, job or Job(f"verify {name or 'all windows'}"))
+        return await verify.run(windows)
+
+    async def repair(
+        self, name: str, *, accept_engine: bool = False, job: Job | None = None
+    ) -> RepairReport:
+        """Compute again what is damaged of a window, see `cwm_jupyter.core.repair.Repair.run`."""
+        window = await to_thread.run_sync(self.library.index.require_window, name)
+        stack = await self._connect()
+        stack.keeper()
+        repair = Repair(
+            stack=stack,
+            library=self.library,
+            window=window,
+            job=job or Job(f"repair {name}"),
+            durable_timeout_s=self.settings.storage.durable_timeout_s,
+        )
+        return await repair.run(accept_engine=accept_engine)
+
+    async def disk_usage(self) -> DiskUsage:
+        """Count what the windows take on disk, together and each alone."""
+        return await Upkeep(self.library, kept(self._store)).usage()
+
+    async def collect_garbage(self, *, dry_run: bool = False) -> GarbageReport:
+        """Remove what nothing can use any more, see `cwm_jupyter.core.upkeep.Upkeep.collect`."""
+        return await Upkeep(self.library, kept(self._store)).collect(dry_run=dry_run)
+
+    async def purge(self, names: Sequence[str] = (), *, dry_run: bool = False) -> PurgeReport:
+        """Delete for good what was removed, see `cwm_jupyter.core.purge.Purge.run`."""
+        stack, down = None, False
+        try:
+            stack = await self._connect()
+        except StackDownError:
+            down = True
+        except CWMError:  # one that hangs must not keep anything from being deleted
+            pass
+        return await Purge(self.library, kept(self._store), stack, down).run(names, dry_run=dry_run)

@@ -1,0 +1,149 @@
+"""Upkeep: what the windows take on disk, and clearing away what nothing can use any more."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from anyio import to_thread
+
+from cwm_jupyter.core.kept import KeptStore, Share
+from cwm_jupyter.core.leftovers import all_windows, lost_files, lost_lineages, salts
+from cwm_jupyter.core.library import Library
+from cwm_jupyter.core.models import Value, Window, WindowState
+
+__all__ = ["DiskUsage", "GarbageReport", "Upkeep", "WindowUsage"]
+
+
+class WindowUsage(Value, frozen=True, kw_only=True):
+    """What one window takes on disk: `held_bytes` in all, `exclusive_bytes` of it alone.
+
+    Both are null for a window whose chunks are in a remote store. `size_bytes` is its KV, decoded.
+    """
+
+    window: str
+    state: WindowState
+    size_bytes: int | None
+    held_bytes: int | None
+    exclusive_bytes: int | None
+
+
+class DiskUsage(Value, frozen=True, kw_only=True):
+    """What everything takes on disk; see `Shares` for the vault's figures.
+
+    `other_bytes` are held by no window: a freeze or a repair is under way, or was when it crashed.
+    """
+
+    folder: str
+    windows: list[WindowUsage]
+    stored_bytes: int
+    raw_bytes: int
+    unfrozen_bytes: int
+    other_bytes: int
+    quarantined: int
+    quarantined_bytes: int
+    quota_bytes: int | None
+    free_bytes: int
+
+
+class GarbageReport(Value, frozen=True, kw_only=True):
+    """What nothing could use any more, by kind; `removed` is false where it was only looked for.
+
+    `leftovers` are manifests, transcripts and secrets that no entry of the index speaks of.
+    """
+
+    contents: int
+    records: int
+    holds: int
+    temporary_files: int
+    quarantined: int
+    chunks: int
+    leftovers: int
+    freed_bytes: int
+    removed: bool
+
+
+@dataclass
+class Upkeep:
+    """Looks after one home.
+
+    Parameters
+    ----------
+    library, store
+        Where windows and chunks are kept.
+    """
+
+    library: Library
+    store: KeptStore
+
+    async def usage(self) -> DiskUsage:
+        """Count what lies in the vault, window by window; deleted ones keep theirs until purged."""
+        windows = await to_thread.run_sync(all_windows, self.library)
+        shares = await self.store.shares()
+        known = {window.id for window in windows}
+        return DiskUsage(
+            folder=shares.folder,
+            windows=[_usage(window, shares.owners.get(window.id)) for window in windows],
+            stored_bytes=shares.stored_bytes,
+            raw_bytes=shares.raw_bytes,
+            unfrozen_bytes=shares.unheld_bytes,
+            other_bytes=sum(
+                share.held_bytes for owner, share in shares.owners.items() if owner not in known
+            ),
+            quarantined=shares.quarantined,
+            quarantined_bytes=shares.quarantined_bytes,
+            quota_bytes=shares.quota_bytes,
+            free_bytes=shares.free_bytes,
+        )
+
+    async def collect(self, *, dry_run: bool = False) -> GarbageReport:
+        """Remove what nothing can use any more, or only look for it.
+
+        In the vault see `Room.collect`. Beside it, what a crash left in the home: manifests,
+        transcripts and secrets without an entry in the index, a day old, and with a secret all
+        chunks that only it leads to.
+        """
+        windows = await to_thread.run_sync(all_windows, self.library)
+        garbage = await self.store.collect([window.id for window in windows], dry_run=dry_run)
+        # Their layouts are asked before the manifests go.
+        lineages = await to_thread.run_sync(lost_lineages, self.library)
+        known_salts = await to_thread.run_sync(salts, self.library, lineages)
+        freed = await self.store.purge(salts=known_salts, dry_run=dry_run)
+        files = await to_thread.run_sync(lost_files, self.library)
+        sizes = await to_thread.run_sync(_sizes, files)
+        if not dry_run:
+            await to_thread.run_sync(_remove, files)
+            for lineage_id in lineages:
+                await to_thread.run_sync(self.library.lineages.remove, lineage_id)
+        return GarbageReport(
+            contents=garbage.contents,
+            records=garbage.records,
+            holds=garbage.holds,
+            temporary_files=garbage.temporary_files,
+            quarantined=garbage.quarantined,
+            chunks=freed.chunks,
+            leftovers=len(files) + len(lineages),
+            freed_bytes=garbage.freed_bytes + freed.freed_bytes + sizes,
+            removed=not dry_run,
+        )
+
+
+def _usage(window: Window, share: Share | None) -> WindowUsage:
+    here = window.proof.level == "verified"
+    nothing = 0 if here else None
+    return WindowUsage(
+        window=window.name,
+        state=window.state,
+        size_bytes=window.size_bytes,
+        held_bytes=share.held_bytes if share else nothing,
+        exclusive_bytes=share.exclusive_bytes if share else nothing,
+    )
+
+
+def _sizes(files: list[Path]) -> int:
+    return sum(path.stat().st_size for path in files if path.exists())
+
+
+def _remove(files: list[Path]) -> None:
+    for path in files:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,388 @@
+"""Purge, garbage, and what lies where: deleting one window takes nothing from another."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import httpx2
+import pytest
+from bench import QUESTION, Bench
+from damage import damage, keys_of, refs_of
+
+from cwm_jupyter.core.models import Proof, Window
+from cwm_jupyter.errors import (
+    KVStoreError,
+    StackDownError,
+    StateTransitionError,
+    WindowNotFoundError,
+)
+from cwm_jupyter.vault.fs import FsStore
+from cwm_jupyter.vault.store import VaultStore
+
+OTHER = "Something else altogether, and not a short text either: not one chunk is the same."
+
+
+def contents(bench: Bench) -> set[str]:
+    return {path.stem for path in bench.stack.vault.folder.contents.iterdir()}
+
+
+def records(bench: Bench) -> set[str]:
+    return {path.stem for path in bench.stack.vault.folder.records.iterdir()}
+
+
+def digests(bench: Bench, window: Window) -> set[str]:
+    return {ref.digest for ref in refs_of(bench, window)}
+
+
+def names(bench: Bench, window: Window) -> set[str]:
+    return {bench.stack.vault.name(key) for key in keys_of(bench, window)}
+
+
+def everything(bench: Bench) -> bytes:
+    """All bytes below home and vault, names of files included."""
+    found = [path for path in bench.home.parent.rglob("*") if path.is_file()]
+    return b"".join(str(path).encode() + path.read_bytes() for path in found)
+
+
+async def two_windows(bench: Bench) -> tuple[Window, Window]:
+    """The second has all chunks of the first, and more."""
+    one = await bench.frozen("one")
+    await bench.talk("one", "And then?")
+    return one, (await bench.manager.freeze("two", "one")).window
+
+
+async def down() -> None:
+    raise StackDownError("No stack is running.")
+
+
+# --- listing and clearing -------------------------------------------------------------------------
+
+
+@pytest.mark.covers("KV-022")
+async def test_the_chunks_of_one_window_or_session_are_listed(bench: Bench) -> None:
+    window, longer = await two_windows(bench)
+    other = await bench.frozen("other", OTHER)
+    store = VaultStore(bench.stack.vault)
+    for each in (window, longer, other):
+        page = await store.list(owner=each.id)
+        assert set(page.keys) == set(keys_of(bench, each))
+    salt = keys_of(bench, other)[0].cache_salt
+    assert set(keys_of(bench, other)) <= set((await store.list(salt=salt)).keys)
+    assert {key.cache_salt for key in (await store.list(salt=salt)).keys} == {salt}
+    assert (await store.list(owner="nobody")).keys == []
+
+
+@pytest.mark.covers("KV-024")
+async def test_one_session_s_chunks_are_cleared_and_no_other_s(bench: Bench) -> None:
+    kept = await bench.frozen("kept", OTHER)
+    await bench.talk("gone", QUESTION)
+    facts = await (await bench.connect()).facts()
+    gone = await bench.manager.session("gone")
+    salt = bench.library.lineages.salt(gone.lineage_id, facts.fingerprint)
+    store = VaultStore(bench.stack.vault)
+    cleared = await store.clear(salt=salt)
+    assert cleared == len(bench.transcript(gone).token_ids[:-1]) // 16
+    assert (await store.list(salt=salt)).keys == []
+    assert (await bench.manager.verify()).intact
+    assert await store.clear(salt=keys_of(bench, kept)[0].cache_salt) == 0  # a window holds them
+    bench.stack.restart()
+    assert (await bench.manager.thaw("kept")).complete
+
+
+# --- purge ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.covers("TD-003")
+async def test_what_no_other_window_uses_is_freed_and_what_is_shared_stays(bench: Bench) -> None:
+    one, two = await two_windows(bench)
+    only = digests(bench, two) - digests(bench, one)
+    only_names = names(bench, two) - names(bench, one)
+    assert only
+    await bench.manager.remove_window("two")
+    before = contents(bench)
+    assert (await bench.manager.verify("one")).intact
+    looked = await bench.manager.purge(dry_run=True)
+    assert not looked.removed
+    assert (contents(bench), bench.library.index.get_window(two.id) is None) == (before, False)
+    report = await bench.manager.purge(["two"])
+    assert report.removed
+    assert (report.windows, report.sessions, report.secrets) == (["two"], [], 0)
+    assert (report.chunks, report.memory_cleared) == (len(only), True)
+    assert report.freed_bytes == looked.freed_bytes > 0
+    assert before - contents(bench) == only
+    assert not only_names & records(bench)
+    assert names(bench, one) <= records(bench)
+    assert bench.library.index.get_window(two.id) is None
+    assert not list((bench.home / "windows").glob(f"{two.id}*"))
+    assert set(bench.stack.vault.holds()) == {one.id}
+    assert (await bench.manager.verify()).intact
+    bench.stack.restart()
+    assert (await bench.manager.thaw("one")).complete
+
+
+async def test_the_shorter_of_two_takes_nothing_from_the_longer(bench: Bench) -> None:
+    await two_windows(bench)
+    await bench.manager.remove_window("one")
+    before = contents(bench)
+    report = await bench.manager.purge()
+    assert (report.chunks, report.freed_bytes, contents(bench)) == (0, 0, before)
+    bench.stack.restart()
+    thawed = await bench.manager.thaw("two")
+    assert (thawed.complete, thawed.probe.max_abs_logprob_diff) == (True, 0)
+
+
+async def test_a_removed_window_s_share_counts_until_it_is_purged(bench: Bench) -> None:
+    one, two = await two_windows(bench)
+    for name in ("one", "two"):
+        await bench.manager.remove_window(name)
+    await bench.manager.purge(["two"])
+    assert (await bench.manager.restore_window("one")).state == "intact"
+    assert (await bench.manager.verify("one")).intact
+    assert two.id not in bench.stack.vault.holds()
+    assert one.id in bench.stack.vault.holds()
+
+
+async def test_equal_content_of_another_lineage_stays(bench: Bench) -> None:
+    one = await bench.frozen("one")
+    other = await bench.frozen("other")
+    assert digests(bench, one) == digests(bench, other)
+    await bench.manager.remove_window("one")
+    report = await bench.manager.purge()
+    assert (report.chunks, report.freed_bytes) == (one.chunks, 0)
+    assert (await bench.manager.verify("other")).intact
+    assert names(bench, other) == records(bench)
+
+
+async def test_nothing_is_left_of_a_lineage_once_its_session_is_gone_too(bench: Bench) -> None:
+    one, two = await two_windows(bench)
+    digest = {*digests(bench, one), *digests(bench, two)}
+    record = {*names(bench, one), *names(bench, two)}
+    damage(bench, two, 0, two.chunks - 1)  # what was damaged lies in quarantine
+    assert not (await bench.manager.verify()).intact
+    session = await bench.manager.remove_session("one")
+    for name in ("one", "two"):
+        await bench.manager.remove_window(name)
+    report = await bench.manager.purge()
+    assert (set(report.windows), report.sessions, report.secrets) == ({"one", "two"}, ["one"], 1)
+    left = everything(bench)
+    for gone in (*digest, *record, one.id, two.id, session.id, session.lineage_id, "France"):
+        assert gone.encode() not in left
+    assert not bench.stack.memory
+    assert (await bench.manager.disk_usage()).stored_bytes == 0
+
+
+async def test_a_secret_stays_while_its_session_can_go_on_or_come_back(bench: Bench) -> None:
+    window = await bench.frozen("paper")
+    await bench.manager.remove_window("paper")
+    assert (await bench.manager.purge(["paper"])).secrets == 0
+    assert bench.library.lineages.ids() == [window.lineage_id]
+    await bench.manager.say("paper", "And then?")
+    await bench.manager.remove_session("paper")
+    assert (await bench.manager.purge()).secrets == 1
+    assert bench.library.lineages.ids() == []
+    assert not records(bench)  # what the session went on to say is not left either
+
+
+async def test_what_was_not_removed_is_not_purged(bench: Bench) -> None:
+    await bench.frozen("paper")
+    with pytest.raises(StateTransitionError, match="was not removed") as refused:
+        await bench.manager.purge(["paper"])
+    assert "cwm rm" in str(refused.value)
+    with pytest.raises(WindowNotFoundError):
+        await bench.manager.purge(["papr"])
+    await bench.frozen("other")
+    await bench.manager.remove_window("other")
+    with pytest.raises(StateTransitionError):
+        await bench.manager.purge(["other", "paper"])
+    assert bench.library.index.windows(state="deleted").total == 1
+    assert (await bench.manager.purge()).windows == ["other"]
+    assert (await bench.manager.purge()).windows == []
+    assert (await bench.manager.verify("paper")).intact
+
+
+async def test_a_window_brought_back_meanwhile_is_kept(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window = await bench.frozen("paper")
+    removed = await bench.manager.remove_window("paper")
+    await bench.manager.restore_window("paper")
+    page = bench.library.index.windows(state="deleted").replace(items=[removed])
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.library.index, "windows", lambda **options: page)
+        with pytest.raises(StateTransitionError, match="brought back"):
+            await bench.manager.purge()
+    assert bench.window("paper") == window
+    assert (await bench.manager.verify("paper")).intact
+
+
+async def test_purging_without_a_stack_and_with_one_that_hangs(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bench.frozen("one")
+    await bench.frozen("two", OTHER)
+    await bench.manager.remove_window("one")
+    await bench.manager.remove_window("two")
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.manager, "_connect", down)
+        assert (await bench.manager.purge(["one"])).memory_cleared is None
+    bench.stack.before = lambda call: (
+        httpx2.Response(500, json={"error": "no"}) if call == "DELETE /cache/objects" else None
+    )
+    report = await bench.manager.purge(["two"])
+    assert (report.memory_cleared, report.windows, records(bench)) == (False, ["two"], set())
+
+
+async def test_a_window_whose_manifest_or_secret_is_lost_is_purged_by_its_hold(
+    bench: Bench,
+) -> None:
+    torn, lost = await bench.frozen("torn"), await bench.frozen("lost", OTHER)
+    for path in (bench.home / "windows").glob(f"{torn.id}.*"):
+        path.write_bytes(b"{")
+    bench.library.lineages.path(lost.lineage_id).unlink()
+    for name in ("torn", "lost"):
+        await bench.manager.remove_window(name)
+    assert (await bench.manager.purge()).chunks == torn.chunks + lost.chunks
+    assert contents(bench) == set()
+
+
+async def test_chunks_in_a_remote_store_are_deleted_there(bench: Bench) -> None:
+    proof = Proof(level="present", chunks=1, size_bytes=None, checked_at="2026")
+    one, two = await two_windows(bench)
+    for window in (one, two):
+        await VaultStore(bench.stack.vault).release(window.id)
+        bench.library.index.update_window(window.id, lambda w: w.replace(proof=proof))
+    shared = names(bench, one)
+    await bench.manager.remove_window("two")
+    await bench.manager.purge()
+    assert records(bench) == shared
+
+
+# --- crashes and garbage --------------------------------------------------------------------------
+
+
+def age(*folders: Path) -> None:
+    """Make all files there two days old."""
+    old = time.time() - 2 * 86400
+    for folder in folders:
+        for path in folder.rglob("*"):
+            os.utime(path, (old, old))
+
+
+@pytest.mark.parametrize("step", ["_leave_index", "_clear_memory", "_forget"])
+async def test_a_purge_that_dies_leaves_what_gc_finds(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Either nothing has happened, or the index speaks of nothing that is gone."""
+    gone = await bench.frozen("gone")
+    stays = await bench.frozen("stays", OTHER)
+    await bench.manager.remove_window("gone")
+    await bench.manager.remove_session("gone")
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"cwm_jupyter.core.purge.Purge.{step}", die)
+        with pytest.raises(KeyboardInterrupt):
+            await bench.manager.purge()
+    if step == "_leave_index":
+        assert (await bench.manager.restore_window("gone")) == gone
+        assert (await bench.manager.verify()).intact
+        return
+    assert bench.library.index.get_window(gone.id) is None
+    assert (await bench.manager.collect_garbage()).leftovers == 0  # it may be a freeze under way
+    age(bench.home, bench.stack.vault.folder.path)
+    looked = await bench.manager.collect_garbage(dry_run=True)
+    report = await bench.manager.collect_garbage()
+    assert report.leftovers == looked.leftovers == 3  # manifest, transcript, secret
+    assert (looked.removed, report.removed) == (False, True)
+    assert records(bench) == names(bench, stays)
+    assert contents(bench) == digests(bench, stays)
+    assert bench.library.lineages.ids() == [stays.lineage_id]
+    assert gone.id.encode() not in everything(bench)
+    assert (await bench.manager.verify()).intact
+
+
+async def test_chunks_of_a_purge_that_died_in_between_are_found_by_their_salt(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bench.frozen("gone")
+    await bench.manager.remove_window("gone")
+    await bench.manager.remove_session("gone")
+
+    async def die(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cwm_jupyter.vault.store.VaultStore.purge", die)
+        with pytest.raises(KeyboardInterrupt):
+            await bench.manager.purge()
+    assert contents(bench)
+    age(bench.home, bench.stack.vault.folder.path)
+    report = await bench.manager.collect_garbage()
+    assert (report.holds, report.leftovers) == (1, 3)
+    assert report.chunks
+    assert (records(bench), contents(bench)) == (set(), set())
+
+
+async def test_garbage_takes_nothing_that_somebody_has(bench: Bench) -> None:
+    await two_windows(bench)
+    await bench.talk("live", OTHER)
+    await bench.manager.remove_window("two")
+    age(bench.home, bench.stack.vault.folder.path)
+    before = contents(bench), records(bench)
+    report = await bench.manager.collect_garbage()
+    assert (report.contents, report.records, report.holds, report.chunks) == (0, 0, 0, 0)
+    assert (report.leftovers, report.freed_bytes) == (0, 0)
+    assert (contents(bench), records(bench)) == before
+    await bench.manager.restore_window("two")
+    assert (await bench.manager.verify()).intact
+
+
+# --- what lies where ------------------------------------------------------------------------------
+
+
+async def test_disk_usage(bench: Bench) -> None:
+    one, two = await two_windows(bench)
+    await bench.talk("live", OTHER)
+    await bench.manager.remove_window("one")
+    usage = await bench.manager.disk_usage()
+    sizes = {path.stem: path.stat().st_size for path in bench.stack.vault.folder.contents.iterdir()}
+    by_name = {row.window: row for row in usage.windows}
+    assert set(by_name) == {"one", "two"}
+    assert by_name["one"].held_bytes == sum(sizes[d] for d in digests(bench, one))
+    assert (by_name["one"].exclusive_bytes, by_name["one"].state) == (0, "deleted")
+    assert by_name["two"].held_bytes == sum(sizes[d] for d in digests(bench, two))
+    only = digests(bench, two) - digests(bench, one)
+    assert by_name["two"].exclusive_bytes == sum(sizes[d] for d in only)
+    assert by_name["two"].size_bytes == two.size_bytes
+    assert usage.stored_bytes == sum(sizes.values())
+    assert usage.raw_bytes == 128 * len(sizes)
+    held = digests(bench, one) | digests(bench, two)
+    assert usage.unfrozen_bytes == sum(size for d, size in sizes.items() if d not in held) > 0
+    assert (usage.other_bytes, usage.quarantined, usage.quota_bytes) == (0, 0, None)
+    assert usage.free_bytes > 0
+    damage(bench, two, 0)
+    await bench.manager.verify("two")
+    await VaultStore(bench.stack.vault).hold("a-freeze", keys_of(bench, one))
+    usage = await bench.manager.disk_usage()
+    assert (usage.quarantined, usage.quarantined_bytes) == (1, 256)
+    assert usage.other_bytes == 256 * (one.chunks - 1)
+
+
+async def test_windows_that_are_elsewhere_have_no_figures(bench: Bench) -> None:
+    window = await bench.frozen("far")
+    proof = Proof(level="present", chunks=1, size_bytes=None, checked_at="2026")
+    await VaultStore(bench.stack.vault).release(window.id)
+    bench.library.index.update_window(window.id, lambda w: w.replace(proof=proof))
+    [row] = (await bench.manager.disk_usage()).windows
+    assert (row.held_bytes, row.exclusive_bytes) == (None, None)
+
+
+async def test_lmcache_s_own_store_cannot_be_looked_after(bench: Bench) -> None:
+    bench.manager._store = FsStore(bench.stack.vault.folder.path)
+    for work in (bench.manager.disk_usage, bench.manager.collect_garbage, bench.manager.purge):
+        with pytest.raises(KVStoreError, match="not in a vault of ours"):
+            await work()
