@@ -365,6 +365,15 @@ def _configure_demo(parser: Parser) -> None:
     add_arguments(parser)
 
 
+def _bench(workspace: Workspace, args: argparse.Namespace, front: FrontEnd) -> Value:
+    from cwm_jupyter.bench import show  # noqa: F401  (says what the result looks like)
+    from cwm_jupyter.bench.plan import FULL, QUICK
+    from cwm_jupyter.bench.run import run_bench
+
+    with front.progress() as watch:
+        return run_bench(workspace, QUICK if args.quick else FULL, job_watch=watch)
+
+
 # --- the table ------------------------------------------------------------------------------------
 
 
@@ -559,6 +568,19 @@ _VERBS = (
         "freeze, restart everything, thaw, and compare to the bit",
         _demo,
         configure=_configure_demo,
+    ),
+    Verb(
+        "bench",
+        "measure freeze and thaw against limits, on stacks of its own",
+        _bench,
+        [
+            _argument(
+                "--quick",
+                action="store_true",
+                help="two short contexts and few repetitions, the vault alone: to try it",
+            )
+        ],
+        ["", "--quick"],
     ),
 )
 VERBS = {verb.name: verb for verb in _VERBS}
