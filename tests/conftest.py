@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from acceptance import HERE, RECORD, TABLE
 from acceptance_plugin import Recorder
+from hypothesis import settings as hypothesis_settings
 from stack_driver import Driver
 
 from cwm_jupyter import config
@@ -17,6 +18,10 @@ from cwm_jupyter.config import Settings, reset_settings
 from cwm_jupyter.stack import launcher
 from cwm_jupyter.stack.state import StackState
 from cwm_jupyter.workspace import Workspace
+
+# Speed is never asserted in a test, and a machine may be busy.
+hypothesis_settings.register_profile("patient", deadline=None)
+hypothesis_settings.load_profile("patient")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -269,7 +269,7 @@ def test_a_key_of_the_environment_is_changed_by_the_user(
     check(opened(library.home))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.sampled_from(["rotate", "say", "reopen", "plain"]), max_size=6))
 def test_whatever_the_order_all_is_read(
     tmp_path_factory: pytest.TempPathFactory, steps: list[str]
