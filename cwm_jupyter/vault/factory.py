@@ -35,7 +35,7 @@ def make_store(kind: str, path: Path | None = None) -> ChunkStore:
         raise ConfigError(
             f"There is no chunk store {kind!r}.", hint="Use vault, fs or memory.", field="store"
         )
-    if path is None or not str(path).strip():
+    if path is None or str(path).strip() in ("", "."):  # an empty one: never the present folder
         raise ConfigError(
             f"A {kind} store lies on disk and has no path.",
             hint="Set storage.vault_dir.",
