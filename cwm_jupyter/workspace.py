@@ -55,7 +55,7 @@ class Workspace:
         #: opens what is encrypted, and knows whether to encrypt; None: there is no key
         self.keyring = open_keyring(self.settings.home, encrypts=self.settings.security.encrypt)
         self.library = Library(self.settings.home, self.keyring)
-        self._store = _open_store(self.settings, self.settings.vault_dir)
+        self._store = self._open_store(self.settings.vault_dir)
         self.manager = Manager(self.library, self.connect, self._store, self.settings)
         self._connected: tuple[StackState, ConnectedStack] | None = None
         self._connecting = anyio.Lock()
@@ -126,7 +126,17 @@ class Workspace:
         """Return the store of a stack, which may have been started with other settings."""
         if folder == self.settings.vault_dir:
             return self._store
-        return _open_store(self.settings, folder)
+        return self._open_store(folder)
+
+    def _open_store(self, folder: Path) -> ChunkStore:
+        """Open the store that a stack of these settings fills."""
+        storage = self.settings.storage
+        if storage.store == "fs":
+            return FsStore(folder)
+        vault = Vault(
+            folder, codec=storage.codec, quota_bytes=storage.quota_bytes, keyring=self.keyring
+        )
+        return VaultStore(vault)
 
     async def disconnect(self) -> None:
         """Close the clients."""
@@ -173,14 +183,6 @@ class Workspace:
                 self._portal.call(self.disconnect)
             self._exit.close()
             self._portal = None
-
-
-def _open_store(settings: Settings, folder: Path) -> ChunkStore:
-    """Open the store that a stack of these settings fills."""
-    storage = settings.storage
-    if storage.store == "fs":
-        return FsStore(folder)
-    return VaultStore(Vault(folder, codec=storage.codec, quota_bytes=storage.quota_bytes))
 
 
 _shared: Workspace | None = None

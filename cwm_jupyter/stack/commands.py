@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cwm_jupyter.config import Settings
+from cwm_jupyter.core.cipher import KEY_VARIABLE
 from cwm_jupyter.stack.cpu import slow_in_bfloat16
 from cwm_jupyter.stack.environment import engine_kind
 
@@ -22,8 +23,15 @@ __all__ = ["Plan", "cache_command", "cache_environment", "engine_command", "engi
 
 _LMCACHE_ANSWERS_S = 30.0
 
-# Of the kernel's own Python, and so wrong for the servers'.
-_FOREIGN = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "CONDA_PREFIX")
+# Of the kernel's own Python, and so wrong for the servers'; and what an engine need not know.
+_KEPT_BACK = (
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "PYTHONSTARTUP",
+    "VIRTUAL_ENV",
+    "CONDA_PREFIX",
+    KEY_VARIABLE,
+)
 
 
 class Plan(NamedTuple):
@@ -85,6 +93,8 @@ def _store(settings: Settings) -> dict[str, Any]:
             "folder": str(settings.vault_dir),
             "codec": storage.codec,
             "quota_bytes": storage.quota_bytes,
+            "home": str(settings.home),  # where the keyring is
+            "encrypts": settings.security.encrypt,
         },
     }
 
@@ -143,9 +153,11 @@ def _is_quantised(model: Path) -> bool:
 
 
 def cache_environment(plan: Plan) -> dict[str, str]:
-    """Return the environment of LMCache's server."""
+    """Return the environment of LMCache's server, which writes the vault and so needs its key."""
+    given = {name: os.environ[name] for name in (KEY_VARIABLE,) if name in os.environ}
     return {
         **_common(plan),
+        **given,
         "LMCACHE_HTTP_KEY": plan.api_key,
         "LMCACHE_REQUEST_SOCKET": str(plan.cache_socket),
     }
@@ -168,7 +180,7 @@ def engine_environment(settings: Settings, plan: Plan) -> dict[str, str]:
 
 
 def _common(plan: Plan) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
+    kept = {name: value for name, value in os.environ.items() if name not in _KEPT_BACK}
     return {
         **kept,
         "PYTHONPATH": str(plan.code),

@@ -8,6 +8,7 @@ runs on threads of ours, and whatever goes wrong in it is an answer: a miss, or 
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from lmcache.v1.distributed.l2_adapters.base import AdapterUsage, L2AdapterInter
 from lmcache.v1.platform import create_event_notifier
 
 from cwm_jupyter.core.chunks import ChunkKey
+from cwm_jupyter.core.cipher import KEY_VARIABLE, Keyring
 from cwm_jupyter.vault.files import Item, Vault
 
 __all__ = ["VaultAdapter"]
@@ -46,7 +48,8 @@ class VaultAdapter(L2AdapterInterface):  # type: ignore[misc]  # LMCache has no 
     Parameters
     ----------
     params
-        ``folder``; ``codec``, ``quota_bytes`` and ``home`` (of the keyring) if they are set.
+        ``folder``; ``codec`` and ``quota_bytes`` if they are set; ``home``, of the keyring, and
+        with it ``encrypts``.
     l1_memory_desc
         LMCache's memory; not needed, since chunks are read straight into the objects.
     """
@@ -225,7 +228,7 @@ class VaultAdapter(L2AdapterInterface):  # type: ignore[misc]  # LMCache has no 
             "type": type(self).__name__,
             "folder": str(self._vault.folder.path),
             "codec": self._vault.codec,
-            "encrypted": self._vault.keyring is not None,
+            "encrypts": self._vault.keyring is not None and self._vault.keyring.encrypts,
             "quota_bytes": self._vault.room.quota_bytes,
             "last_failure": self._last_failure,
             "counters": self._vault.counters.to_dict(),
@@ -261,11 +264,19 @@ class VaultAdapter(L2AdapterInterface):  # type: ignore[misc]  # LMCache has no 
 
 
 def open_vault(params: dict[str, Any]) -> Vault:
-    """Open the vault that an adapter's parameters describe."""
+    """Open the vault that an adapter's parameters describe.
+
+    The key of the environment is taken out of it: LMCache tells its environment to who asks.
+    """
+    environ = {KEY_VARIABLE: os.environ.pop(KEY_VARIABLE, "")}
+    keyring = None
+    if "home" in params:
+        keyring = Keyring.load(Path(params["home"]), environ, encrypts=params["encrypts"])
     return Vault(
         Path(params["folder"]),
         codec=params.get("codec", "raw"),
         quota_bytes=params.get("quota_bytes"),
+        keyring=keyring,
     )
 
 
