@@ -12,7 +12,7 @@ from cwm_jupyter.units import UNAVAILABLE, count, megabytes, seconds
 
 __all__ = ["shown"]
 
-_HEADER = ("WHAT", "STORE", "TOKENS", "TIME", "FROM", "TO", "OF COLD", "LIVE HITS", "BOUNDS")
+_HEADER = ("WHAT", "STORE", "TOKENS", "TIME", "LEAST", "MOST", "OF COLD", "LIVE HITS", "BOUNDS")
 
 
 @blocks.register
@@ -39,7 +39,7 @@ def _machine(machine: dict[str, Any]) -> Sequence[tuple[str, str]]:
         for what in ("read", "copy", "write")
     ]
     flags = ", ".join(machine["flags"] or ()) or "no vector units known"
-    versions = [f"{name} {version}" for name, version in machine["versions"].items()]
+    versions = [_version(name, version) for name, version in machine["versions"].items()]
     loads = [str(machine.get(name, UNAVAILABLE)) for name in ("load", "load_at_end")]
     return [
         ("machine", f"{machine['cpu']}, {machine['cores']} cores, {flags}"),
@@ -49,6 +49,12 @@ def _machine(machine: dict[str, Any]) -> Sequence[tuple[str, str]]:
         ("load", f"{loads[0]} before, {loads[1]} after: a busy machine measures itself"),
         *(("note", note) for note in machine.get("notes", ())),
     ]
+
+
+def _version(name: str, version: str | None) -> str:
+    """Return a part and its version; some versions begin with the part's name already."""
+    shown = version or UNAVAILABLE
+    return shown if shown.startswith(name) else f"{name} {shown}"
 
 
 def _timed(row: Row) -> tuple[str, ...]:

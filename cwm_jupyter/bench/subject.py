@@ -6,6 +6,7 @@ import time
 import uuid
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import anyio
 import httpx2
@@ -167,12 +168,14 @@ class Subject:
             started = time.perf_counter()
             answer = await client.post("/cache/prefetches", json=body)
             path = f"/cache/prefetches/{answer.json()['request_id']}"
-            while True:
-                progress = (await client.get(path)).json()
+            progress: dict[str, Any] = {}
+            while progress.get("status") != "completed":
+                if progress:
+                    await anyio.sleep(_POLL_S)
+                progress = (await client.get(path)).raise_for_status().json()
                 took_s = time.perf_counter() - started
-                if progress["status"] != "pending":
+                if took_s > _PATIENCE_S:
                     break
-                await anyio.sleep(_POLL_S)
         if progress.get("found_keys") != len(context.keys):
             raise StackError(
                 f"LMCache loaded {progress.get('found_keys')} of {len(context.keys)} chunks.",
