@@ -26,6 +26,14 @@ from cwm_jupyter.core.models import (
     Window,
     WindowStatus,
 )
+from cwm_jupyter.core.reports import (
+    DiskUsage,
+    GarbageReport,
+    PurgeReport,
+    RepairReport,
+    VerifyReport,
+)
+from cwm_jupyter.core.rotation import RotationReport
 from cwm_jupyter.current import shared
 from cwm_jupyter.errors import CWMError, SessionExistsError, ValidationError
 from cwm_jupyter.present import html, text
@@ -40,19 +48,27 @@ if TYPE_CHECKING:
 __all__ = [
     "LiveSession",
     "afreeze",
+    "arepair",
     "asession",
     "athaw",
+    "averify",
+    "collect_garbage",
+    "disk_usage",
     "doctor",
     "down",
     "freeze",
+    "purge",
     "remove",
+    "repair",
     "restore",
+    "rotate_key",
     "session",
     "sessions",
     "show",
     "status",
     "thaw",
     "up",
+    "verify",
     "windows",
 ]
 
@@ -507,7 +523,7 @@ def show(window: str | None = None, *, session: str | None = None) -> WindowStat
 
 
 def remove(name: str) -> Window:
-    """Delete a window; `restore` brings it back."""
+    """Delete a window; `restore` brings it back, until `purge` deletes it for good."""
     workspace = get_workspace()
     return workspace.run(workspace.manager.remove_window, name)
 
@@ -516,3 +532,117 @@ def restore(name: str) -> Window:
     """Bring back the window of this name that was deleted last."""
     workspace = get_workspace()
     return workspace.run(workspace.manager.restore_window, name)
+
+
+def verify(name: str | None = None, *, job: Job | None = None) -> VerifyReport:
+    """Read every chunk of a window and return whether it is as frozen; needs no running stack.
+
+    Parameters
+    ----------
+    name
+        Of the window; None is all windows.
+    job
+        Told of the bytes read; may be cancelled.
+
+    Raises
+    ------
+    WindowNotFoundError
+        There is none; the hint gives the nearest names.
+
+    Examples
+    --------
+    >>> cwm.verify("paper").intact  # doctest: +SKIP
+    """
+    workspace = get_workspace()
+    return workspace.run(partial(workspace.manager.verify, name, job=job))
+
+
+async def averify(name: str | None = None, *, job: Job | None = None) -> VerifyReport:
+    """As `verify`, awaited."""
+    workspace = get_workspace()
+    return await workspace.arun(partial(workspace.manager.verify, name, job=job))
+
+
+def repair(name: str, *, accept_engine: bool = False, job: Job | None = None) -> RepairReport:
+    """Compute again what is damaged of a window, in the shapes of its turns.
+
+    Parameters
+    ----------
+    name
+        Of the window.
+    accept_engine
+        Accept an engine whose numeric fields differ.
+    job
+        Told of the stages; may be cancelled.
+
+    Raises
+    ------
+    StackDownError
+        No stack is running.
+    EngineMismatchError
+        The engine is another one; the differences are in the message.
+    KVStoreError
+        What was computed did not become durable; the window is as it was.
+    """
+    workspace = get_workspace()
+    return workspace.run(
+        partial(workspace.manager.repair, name, accept_engine=accept_engine, job=job)
+    )
+
+
+async def arepair(
+    name: str, *, accept_engine: bool = False, job: Job | None = None
+) -> RepairReport:
+    """As `repair`, awaited."""
+    workspace = get_workspace()
+    return await workspace.arun(
+        partial(workspace.manager.repair, name, accept_engine=accept_engine, job=job)
+    )
+
+
+# --- upkeep ---------------------------------------------------------------------------------------
+
+
+def disk_usage() -> DiskUsage:
+    """Return what the windows take on disk, together and each alone."""
+    workspace = get_workspace()
+    return workspace.run(workspace.manager.disk_usage)
+
+
+def collect_garbage(*, dry_run: bool = False) -> GarbageReport:
+    """Remove from the disk what nothing can use any more, or only tell what there is of it."""
+    workspace = get_workspace()
+    return workspace.run(partial(workspace.manager.collect_garbage, dry_run=dry_run))
+
+
+def purge(*names: str, dry_run: bool = False) -> PurgeReport:
+    """Delete for good what was removed, or only tell what would go.
+
+    Parameters
+    ----------
+    names
+        Of windows that were removed; none: all windows and sessions that were.
+    dry_run
+        Delete nothing.
+
+    Raises
+    ------
+    StateTransitionError
+        A window of this name was not removed; nothing was deleted.
+    WindowNotFoundError
+        There is none of this name.
+    """
+    workspace = get_workspace()
+    return workspace.run(partial(workspace.manager.purge, names, dry_run=dry_run))
+
+
+def rotate_key() -> RotationReport:
+    """Change the key of what is encrypted, and encrypt what is not.
+
+    Raises
+    ------
+    ValidationError
+        Encryption is off.
+    """
+    workspace = get_workspace()
+    return workspace.run(workspace.manager.rotate_key)

@@ -30,6 +30,7 @@ from cwm_jupyter.core.models import (
 )
 from cwm_jupyter.errors import CWMError
 from cwm_jupyter.layout import Block, Facts, Line, Prose, Table, draw_html, draw_text
+from cwm_jupyter.present_upkeep import FORMS
 from cwm_jupyter.stack.state import StackState, StackStatus
 from cwm_jupyter.units import age, count, megabytes, nats, seconds
 
@@ -441,3 +442,7 @@ def _error(error: CWMError) -> list[Block]:
     said = " ".join(error.message.split())
     lines: list[Block] = [Line(f"{said} [{error.code}]", loud=True)]
     return [*lines, Line(error.hint)] if error.hint else lines
+
+
+for _kind, _form in FORMS.items():
+    blocks.register(_kind, _form)

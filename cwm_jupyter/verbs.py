@@ -9,9 +9,9 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -32,6 +32,14 @@ if TYPE_CHECKING:
         Value,
         Window,
     )
+    from cwm_jupyter.core.reports import (
+        DiskUsage,
+        GarbageReport,
+        PurgeReport,
+        RepairReport,
+        VerifyReport,
+    )
+    from cwm_jupyter.core.rotation import RotationReport
     from cwm_jupyter.stack.doctor import Finding
     from cwm_jupyter.stack.state import StackState, StackStatus
     from cwm_jupyter.workspace import Workspace
@@ -87,6 +95,8 @@ class Verb:
         Arguments to show as examples.
     configure
         Adds arguments that are declared elsewhere.
+    verbs
+        Verbs below it: ``cwm admin du`` is ``du`` of ``admin``. It then does nothing itself.
     """
 
     name: str
@@ -95,6 +105,7 @@ class Verb:
     arguments: Sequence[tuple[tuple[str, ...], dict[str, Any]]] = ()
     examples: Sequence[str] = ()
     configure: Callable[[Parser], None] | None = None
+    verbs: Mapping[str, Verb] = field(default_factory=dict)
 
     def parser(self, prog: str) -> Parser:
         """Return the verb's parser; `prog` is what was typed, the verb included."""
@@ -106,6 +117,7 @@ class Verb:
         return parser
 
 
+_ABOUT = "Context windows: freeze a model's KV cache under a name, thaw it another day."
 #: an option that all verbs have, by what was typed
 _EVERYWHERE = {
     "cwm": "--json, anywhere, prints one JSON document instead.",
@@ -123,36 +135,46 @@ def parse(arguments: Sequence[str], prog: str) -> tuple[Verb, argparse.Namespace
     HelpRequestError
         Help was asked for.
     """
-    verb = find(arguments, prog)
-    return verb, verb.parser(f"{prog} {verb.name}").parse(arguments[1:])
+    verb, path, rest = find(arguments, prog)
+    return verb, verb.parser(path).parse(rest)
 
 
-def find(arguments: Sequence[str], prog: str) -> Verb:
-    """Return the verb that the first argument names; raises as `parse` does."""
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        raise HelpRequestError(overview(prog))
-    if arguments[0] == "--version":
+def find(arguments: Sequence[str], prog: str) -> tuple[Verb, str, Sequence[str]]:
+    """Return the verb that is named, all that was typed to name it, and its arguments.
+
+    Raises as `parse` does.
+    """
+    if arguments[:1] == ["--version"]:
         raise HelpRequestError(f"cwm-jupyter {__version__}")
-    if arguments[0] not in VERBS:
-        close = difflib.get_close_matches(arguments[0], VERBS, n=2)
-        meant = f"Did you mean {' or '.join(close)}?" if close else f"See {prog} -h."
-        raise UsageError(f"{prog}: there is no verb {arguments[0]!r}.", hint=meant)
-    return VERBS[arguments[0]]
+    verbs: Mapping[str, Verb] = VERBS
+    about, rest = _ABOUT, arguments
+    while True:
+        if not rest or rest[0] in ("-h", "--help", "help"):
+            raise HelpRequestError(overview(prog, verbs, about))
+        if rest[0] not in verbs:
+            close = difflib.get_close_matches(rest[0], verbs, n=2)
+            meant = f"Did you mean {' or '.join(close)}?" if close else f"See {prog} -h."
+            raise UsageError(f"{prog}: there is no verb {rest[0]!r}.", hint=meant)
+        verb, prog, rest = verbs[rest[0]], f"{prog} {rest[0]}", rest[1:]
+        if not verb.verbs:
+            return verb, prog, rest
+        verbs, about = verb.verbs, f"{verb.help[0].upper()}{verb.help[1:]}."
 
 
-def overview(prog: str) -> str:
-    """Return the help on all verbs."""
-    width = max(map(len, VERBS))
-    lines = [f"  {verb.name:<{width}}  {verb.help}" for verb in VERBS.values()]
+def overview(prog: str, verbs: Mapping[str, Verb] | None = None, about: str | None = None) -> str:
+    """Return the help on all verbs, or on those below one."""
+    verbs = VERBS if verbs is None else verbs
+    width = max(map(len, verbs))
+    lines = [f"  {verb.name:<{width}}  {verb.help}" for verb in verbs.values()]
     return "\n".join(
         [
             f"usage: {prog} VERB ...",
             "",
-            "Context windows: freeze a model's KV cache under a name, thaw it another day.",
+            about or _ABOUT,
             "",
             *lines,
             "",
-            f"{prog} VERB -h tells more. {_EVERYWHERE.get(prog, '')}".rstrip(),
+            f"{prog} VERB -h tells more. {_EVERYWHERE.get(prog.split()[0], '')}".rstrip(),
         ]
     )
 
@@ -352,6 +374,58 @@ def _rm(workspace: Workspace, args: argparse.Namespace, _front: FrontEnd) -> Win
     )
 
 
+def _verify(workspace: Workspace, args: argparse.Namespace, front: FrontEnd) -> VerifyReport:
+    from cwm_jupyter.core.job import Job
+
+    if args.all == (args.window is not None):
+        raise ValidationError(
+            "Name one window, or say --all" + (", not both." if args.all else "; nothing was said.")
+        )
+    with front.progress() as watch:
+        job = Job(f"verify {args.window or 'all windows'}", watch)
+        return workspace.run(partial(workspace.manager.verify, args.window, job=job))
+
+
+def _repair(workspace: Workspace, args: argparse.Namespace, front: FrontEnd) -> RepairReport:
+    from cwm_jupyter.core.job import Job
+
+    with front.progress() as watch:
+        return workspace.run(
+            partial(
+                workspace.manager.repair,
+                args.window,
+                accept_engine=args.accept_engine,
+                job=Job(f"repair {args.window}", watch),
+            )
+        )
+
+
+# --- upkeep ---------------------------------------------------------------------------------------
+
+
+def _du(workspace: Workspace, _args: argparse.Namespace, _front: FrontEnd) -> DiskUsage:
+    return workspace.run(workspace.manager.disk_usage)
+
+
+def _gc(workspace: Workspace, args: argparse.Namespace, _front: FrontEnd) -> GarbageReport:
+    return workspace.run(partial(workspace.manager.collect_garbage, dry_run=args.dry_run))
+
+
+def _purge(workspace: Workspace, args: argparse.Namespace, _front: FrontEnd) -> PurgeReport:
+    return workspace.run(partial(workspace.manager.purge, args.names, dry_run=args.dry_run))
+
+
+def _rotate_key(workspace: Workspace, _args: argparse.Namespace, front: FrontEnd) -> RotationReport:
+    from cwm_jupyter.core.job import Job
+
+    with front.progress() as watch:
+        return workspace.run(partial(workspace.manager.rotate_key, job=Job("rotate-key", watch)))
+
+
+def _admin(_workspace: Workspace, _args: argparse.Namespace, _front: FrontEnd) -> None:
+    """Never runs: it has verbs below it."""
+
+
 def _demo(workspace: Workspace, args: argparse.Namespace, front: FrontEnd) -> Value:
     from cwm_jupyter.demo import run_demo
 
@@ -385,6 +459,37 @@ _SESSION = _argument(
     "-s", "--session", metavar="SESSION", help="the session (default: the present one, or main)"
 )
 _WINDOW = _argument("window", metavar="WINDOW", help="name of a window")
+_DRY_RUN = _argument("--dry-run", action="store_true", help="only tell what would be done")
+_ADMIN = (
+    Verb("du", "show what the windows take on disk, together and each alone", _du),
+    Verb(
+        "gc",
+        "remove from the disk what nothing can use any more",
+        _gc,
+        [_DRY_RUN],
+        ["", "--dry-run"],
+    ),
+    Verb(
+        "purge",
+        "delete for good what was removed: it cannot be brought back then",
+        _purge,
+        [
+            _argument(
+                "names",
+                nargs="*",
+                metavar="REMOVED",
+                help="name of a window that was removed (default: all that was, sessions too)",
+            ),
+            _DRY_RUN,
+        ],
+        ["", "paper", "--dry-run"],
+    ),
+    Verb(
+        "rotate-key",
+        "change the key of what is encrypted, and encrypt all that is not",
+        _rotate_key,
+    ),
+)
 _VERBS = (
     Verb(
         "up",
@@ -562,6 +667,36 @@ _VERBS = (
         _rm,
         [_WINDOW, _argument("--undo", action="store_true", help="bring it back")],
         ["paper", "paper --undo"],
+    ),
+    Verb(
+        "verify",
+        "read every chunk of a window, and say whether it is as frozen",
+        _verify,
+        [
+            _argument("window", nargs="?", metavar="WINDOW", help="name of a window"),
+            _argument("--all", action="store_true", help="all windows, instead"),
+        ],
+        ["paper", "--all"],
+    ),
+    Verb(
+        "repair",
+        "compute again what is damaged of a window",
+        _repair,
+        [
+            _WINDOW,
+            _argument(
+                "--accept-engine",
+                action="store_true",
+                help="accept an engine whose versions or threads differ",
+            ),
+        ],
+        ["paper"],
+    ),
+    Verb(
+        "admin",
+        "look after what lies on disk",
+        _admin,
+        verbs={verb.name: verb for verb in _ADMIN},
     ),
     Verb(
         "demo",

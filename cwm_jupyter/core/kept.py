@@ -6,7 +6,7 @@ shares what, and to change what a key means without writing its bytes again.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from cwm_jupyter.core.chunks import ChunkKey, ChunkStore
@@ -14,6 +14,7 @@ from cwm_jupyter.core.models import ChunkRef, Value
 from cwm_jupyter.errors import KVStoreError
 
 if TYPE_CHECKING:
+    from cwm_jupyter.core.cipher import Keyring
     from cwm_jupyter.vault.room import Garbage
 
 __all__ = ["Freed", "KeptStore", "Share", "Shares", "kept"]
@@ -75,12 +76,21 @@ class KeptStore(ChunkStore, Protocol):
         *,
         keys: Sequence[ChunkKey] = (),
         salts: Collection[str] = (),
+        damaged: bool = False,
         dry_run: bool = False,
     ) -> Freed:
         """Give up holds, and delete what they held, `keys`, and all of `salts`, for good.
 
-        What somebody else holds stays, and so do contents that another key means. Damaged files
-        of what is deleted go too.
+        What somebody else holds stays, and so do contents that another key means. With `damaged`
+        everything in quarantine goes too: whose it was cannot always be told.
+        """
+        ...
+
+    def reseal(self, keyring: Keyring, on_files: Callable[[int], None]) -> int:
+        """Encrypt all files under the keyring's current key, and return how many that were.
+
+        Blocks; `on_files` is told how many are done. What it raises leaves everything readable
+        with the keys that the keyring has.
         """
         ...
 

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from anyio import to_thread
 
@@ -36,12 +37,20 @@ from cwm_jupyter.core.models import (
     now,
 )
 from cwm_jupyter.core.names import check_name, check_tag, name_key, numbered
-from cwm_jupyter.core.purge import Purge, PurgeReport
-from cwm_jupyter.core.repair import Repair, RepairReport
+from cwm_jupyter.core.purge import Purge
+from cwm_jupyter.core.repair import Repair
+from cwm_jupyter.core.reports import (
+    DiskUsage,
+    GarbageReport,
+    PurgeReport,
+    RepairReport,
+    VerifyReport,
+)
+from cwm_jupyter.core.rotation import RotationReport, rotate_key
 from cwm_jupyter.core.thaw import Thaw
 from cwm_jupyter.core.transcript import Transcript
-from cwm_jupyter.core.upkeep import DiskUsage, GarbageReport, Upkeep
-from cwm_jupyter.core.verify import Verify, VerifyReport, window_keys
+from cwm_jupyter.core.upkeep import Upkeep
+from cwm_jupyter.core.verify import Verify, window_keys
 from cwm_jupyter.errors import (
     CWMError,
     KVStoreError,
@@ -51,6 +60,9 @@ from cwm_jupyter.errors import (
     WindowExistsError,
     WindowNotFoundError,
 )
+
+if TYPE_CHECKING:
+    from cwm_jupyter.core.cipher import Keyring
 
 __all__ = ["Manager"]
 
@@ -461,3 +473,17 @@ class Manager:
         except CWMError:  # one that hangs must not keep anything from being deleted
             pass
         return await Purge(self.library, kept(self._store), stack, down).run(names, dry_run=dry_run)
+
+    async def rotate_key(self, *, job: Job | None = None) -> RotationReport:
+        """Change the key of what is encrypted, see `cwm_jupyter.core.rotation.rotate_key`."""
+        job = job or Job("rotate-key")
+        store = kept(self._store)
+
+        def contents(keyring: Keyring) -> int:
+            job.stage("chunks", unit="files")
+            return store.reseal(keyring, job.advance)
+
+        job.stage("transcripts and manifests")
+        report = await to_thread.run_sync(rotate_key, self.library, contents)
+        job.finish()
+        return report

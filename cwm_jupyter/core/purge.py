@@ -19,28 +19,13 @@ from cwm_jupyter.core.connection import ConnectedStack
 from cwm_jupyter.core.kept import Freed, KeptStore
 from cwm_jupyter.core.leftovers import all_sessions, all_windows, salts
 from cwm_jupyter.core.library import Library
-from cwm_jupyter.core.models import Fingerprint, Session, Value, Window
+from cwm_jupyter.core.models import Fingerprint, Session, Window
 from cwm_jupyter.core.names import name_key
+from cwm_jupyter.core.reports import PurgeReport
 from cwm_jupyter.core.verify import window_keys
 from cwm_jupyter.errors import CWMError, StateTransitionError, WindowNotFoundError
 
-__all__ = ["Purge", "PurgeReport"]
-
-
-class PurgeReport(Value, frozen=True, kw_only=True):
-    """What was deleted for good; `removed` is false where it was only looked for.
-
-    `freed_bytes` are those of the vault. `memory_cleared` is whether LMCache dropped the chunks
-    from its memory too: null where no stack runs.
-    """
-
-    windows: list[str]
-    sessions: list[str]
-    chunks: int
-    freed_bytes: int
-    secrets: int
-    memory_cleared: bool | None
-    removed: bool
+__all__ = ["Purge"]
 
 
 @dataclass
@@ -97,18 +82,21 @@ class Purge:
             with suppress(CWMError):
                 engine = (await self.stack.facts()).fingerprint
         chosen = await to_thread.run_sync(self._choose, names, engine)
-        owners = [window.id for window in chosen.windows]
         if dry_run:
-            freed = await self.store.purge(
-                owners, keys=chosen.keys, salts=chosen.salts, dry_run=True
-            )
+            freed = await self._free(chosen, dry_run=True)
             return self._report(chosen, freed, None, removed=False)
         with anyio.CancelScope(shield=True):
             await to_thread.run_sync(self._leave_index, chosen)
-            freed = await self.store.purge(owners, keys=chosen.keys, salts=chosen.salts)
+            freed = await self._free(chosen)
             cleared = await self._clear_memory(chosen)
             await to_thread.run_sync(self._forget, chosen)
         return self._report(chosen, freed, cleared, removed=True)
+
+    async def _free(self, chosen: _Chosen, *, dry_run: bool = False) -> Freed:
+        owners = [window.id for window in chosen.windows]
+        return await self.store.purge(
+            owners, keys=chosen.keys, salts=chosen.salts, damaged=bool(owners), dry_run=dry_run
+        )
 
     def _choose(self, names: Sequence[str], engine: Fingerprint | None) -> _Chosen:
         index = self.library.index

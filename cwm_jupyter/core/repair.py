@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import anyio
 from anyio import to_thread
@@ -21,39 +20,16 @@ from cwm_jupyter.core.connection import ConnectedStack
 from cwm_jupyter.core.job import Job
 from cwm_jupyter.core.kept import KeptStore, kept
 from cwm_jupyter.core.library import Library, Manifest
-from cwm_jupyter.core.models import ChunkRef, Value, Window
+from cwm_jupyter.core.models import ChunkRef, Window
 from cwm_jupyter.core.replay import Plan, Replay
+from cwm_jupyter.core.reports import Outcome, RepairReport
 from cwm_jupyter.core.verify import check_chunks, mark, window_keys
 from cwm_jupyter.errors import EngineMismatchError, KVStoreError, WindowError
 
-__all__ = ["Outcome", "Repair", "RepairReport"]
+__all__ = ["Repair"]
 
-Outcome = Literal["intact", "relinked", "bit-equal", "recomputed"]
 #: a chunk that several ranks have parts of is as good as its worst part
 _WORST_LAST: tuple[Outcome, ...] = ("intact", "relinked", "bit-equal", "recomputed")
-
-
-class RepairReport(Value, frozen=True, kw_only=True):
-    """What a repair did.
-
-    `outcomes` has one entry a chunk: ``intact``, it was; ``relinked``, its record was lost and its
-    content was not; ``bit-equal``, computed again to the very bytes that the window had;
-    ``recomputed``, computed again to right, but other bytes. `turns_differed` are the turns whose
-    answers a greedy engine does not give again: they had been sampled.
-    """
-
-    window: Window
-    outcomes: list[Outcome]
-    chunks_intact: int
-    chunks_relinked: int
-    chunks_bit_equal: int
-    chunks_recomputed: int
-    turns_replayed: int
-    turns_differed: int
-    computed_tokens: int
-    repair_s: float
-    stages_s: dict[str, float]
-    accepted_differences: list[str]
 
 
 @dataclass

@@ -10,57 +10,10 @@ from anyio import to_thread
 from cwm_jupyter.core.kept import KeptStore, Share
 from cwm_jupyter.core.leftovers import all_windows, lost_files, lost_lineages, salts
 from cwm_jupyter.core.library import Library
-from cwm_jupyter.core.models import Value, Window, WindowState
+from cwm_jupyter.core.models import Window
+from cwm_jupyter.core.reports import DiskUsage, GarbageReport, WindowUsage
 
-__all__ = ["DiskUsage", "GarbageReport", "Upkeep", "WindowUsage"]
-
-
-class WindowUsage(Value, frozen=True, kw_only=True):
-    """What one window takes on disk: `held_bytes` in all, `exclusive_bytes` of it alone.
-
-    Both are null for a window whose chunks are in a remote store. `size_bytes` is its KV, decoded.
-    """
-
-    window: str
-    state: WindowState
-    size_bytes: int | None
-    held_bytes: int | None
-    exclusive_bytes: int | None
-
-
-class DiskUsage(Value, frozen=True, kw_only=True):
-    """What everything takes on disk; see `Shares` for the vault's figures.
-
-    `other_bytes` are held by no window: a freeze or a repair is under way, or was when it crashed.
-    """
-
-    folder: str
-    windows: list[WindowUsage]
-    stored_bytes: int
-    raw_bytes: int
-    unfrozen_bytes: int
-    other_bytes: int
-    quarantined: int
-    quarantined_bytes: int
-    quota_bytes: int | None
-    free_bytes: int
-
-
-class GarbageReport(Value, frozen=True, kw_only=True):
-    """What nothing could use any more, by kind; `removed` is false where it was only looked for.
-
-    `leftovers` are manifests, transcripts and secrets that no entry of the index speaks of.
-    """
-
-    contents: int
-    records: int
-    holds: int
-    temporary_files: int
-    quarantined: int
-    chunks: int
-    leftovers: int
-    freed_bytes: int
-    removed: bool
+__all__ = ["Upkeep"]
 
 
 @dataclass

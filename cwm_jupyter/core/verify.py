@@ -18,69 +18,16 @@ from cwm_jupyter.core.chunks import ChunkKey, ChunkStore, chunk_keys
 from cwm_jupyter.core.job import Job
 from cwm_jupyter.core.kept import KeptStore
 from cwm_jupyter.core.library import Library, Manifest
-from cwm_jupyter.core.models import ChunkRef, Value, Window, WindowState
+from cwm_jupyter.core.models import ChunkRef, Window
+from cwm_jupyter.core.reports import ChunkFault, ChunkState, VerifyReport, WindowCheck
 from cwm_jupyter.errors import CWMError, IndexCorruptError, KVStoreError, WindowNotFoundError
 
-__all__ = [
-    "ChunkFault",
-    "ChunkState",
-    "Verify",
-    "VerifyReport",
-    "WindowCheck",
-    "check_chunks",
-    "mark",
-    "window_keys",
-    "worst",
-]
+__all__ = ["Verify", "check_chunks", "mark", "window_keys"]
 
-ChunkState = Literal["intact", "relinked", "missing", "corrupt"]
 #: a chunk that several ranks have parts of is as bad as its worst part
 _BADNESS: tuple[ChunkState, ...] = ("intact", "relinked", "missing", "corrupt")
 #: chunks a batch: few enough that Ctrl-C is heard soon
 _BATCH = 16
-
-
-class ChunkFault(Value, frozen=True, kw_only=True):
-    """A chunk that was not found as frozen; chunks and ranks count from 0.
-
-    ``relinked`` ones are intact again: their record was lost, their content was not.
-    """
-
-    chunk: int
-    rank: int
-    state: Literal["relinked", "missing", "corrupt"]
-    reason: str | None
-
-
-class WindowCheck(Value, frozen=True, kw_only=True):
-    """One window, as it was found.
-
-    `chunks_intact` includes the relinked ones. `chunks_recomputed` are those that were computed
-    again since the freeze: right, but not the bytes that were frozen. `size_bytes` is what was
-    read. `problem` says why the chunks could not be looked at; nothing is counted then.
-    """
-
-    window: str
-    state: WindowState
-    chunks: int
-    chunks_intact: int
-    chunks_relinked: int
-    chunks_missing: int
-    chunks_corrupt: int
-    chunks_recomputed: int
-    size_bytes: int
-    verify_s: float
-    faults: list[ChunkFault]
-    problem: str | None
-
-
-class VerifyReport(Value, frozen=True, kw_only=True):
-    """What a verification found; `intact` is whether no window is damaged."""
-
-    windows: list[WindowCheck]
-    intact: bool
-    size_bytes: int
-    verify_s: float
 
 
 @dataclass
@@ -245,7 +192,7 @@ def mark(library: Library, window: Window, state: Literal["intact", "damaged"]) 
     return window
 
 
-def worst(states: Sequence[ChunkState], ranks: int) -> list[ChunkState]:
+def _worst(states: Sequence[ChunkState], ranks: int) -> list[ChunkState]:
     """Return the state of each chunk from those of its parts."""
     return [
         max(states[start : start + ranks], key=_BADNESS.index)
@@ -256,7 +203,7 @@ def worst(states: Sequence[ChunkState], ranks: int) -> list[ChunkState]:
 def _window_check(
     window: Window, look: _Look, checked: Sequence[_Checked], size_bytes: int, verify_s: float
 ) -> WindowCheck:
-    states = worst([one.state for one in checked], look.ranks)
+    states = _worst([one.state for one in checked], look.ranks)
     relinked = states.count("relinked")
     return WindowCheck(
         window=window.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from typing import Any
 
 from IPython.core.error import TryNext
@@ -32,9 +33,22 @@ def complete(_shell: object, event: Any) -> list[str]:
             return list(VERBS)
         verb, *before = before
     try:
-        return _after(VERBS[verb], before) if verb in VERBS else []
+        return _below(verb, before)
     except (CWMError, OSError):
         return []
+
+
+def _below(name: str, before: list[str]) -> list[str]:
+    """Return what may follow a verb and the words `before`: verbs below it, or its arguments."""
+    verbs: Mapping[str, Verb] = VERBS
+    while name in verbs:
+        verb = verbs[name]
+        if not verb.verbs:
+            return _after(verb, before)
+        if not before:
+            return list(verb.verbs)
+        verbs, (name, *before) = verb.verbs, before
+    return []
 
 
 def _after(verb: Verb, before: list[str]) -> list[str]:
@@ -52,7 +66,7 @@ def _after(verb: Verb, before: list[str]) -> list[str]:
 
 def _names(metavar: str) -> list[str]:
     """Return the names that an argument of this name takes."""
-    if metavar not in ("WINDOW", "SESSION"):
+    if metavar not in ("WINDOW", "REMOVED", "SESSION"):
         return []
     from cwm_jupyter.config import get_settings
     from cwm_jupyter.core.index import Index
@@ -61,5 +75,8 @@ def _names(metavar: str) -> list[str]:
     if not home.is_dir():
         return []
     index = Index(home)
-    page = index.windows() if metavar == "WINDOW" else index.sessions()
+    if metavar == "SESSION":
+        page = index.sessions()
+    else:
+        page = index.windows(state="deleted" if metavar == "REMOVED" else None)
     return [shlex.quote(entry.name) for entry in page.items]

@@ -54,11 +54,11 @@ class CWMMagics(Magics):  # type: ignore[misc]  # IPython is untyped here
 
     def _verb(self, prog: str, arguments: list[str]) -> None:
         try:
-            verb = find(arguments, prog)
+            verb, path, rest = find(arguments, prog)
         except HelpRequestError as request:
             print(request)  # noqa: T201
             return
-        self._run(verb, magic_parser(verb, f"{prog} {verb.name}"), arguments[1:])
+        self._run(verb, magic_parser(verb, path), list(rest))
 
     def _run(
         self, verb: Verb, parser: Parser, arguments: list[str], cell: str | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import Literal, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, Literal, TypeVar, TypeVarTuple
 
 from anyio import to_thread
 
@@ -24,6 +24,9 @@ from cwm_jupyter.errors import ChunkCorruptError, KVStoreError, ResourceExhauste
 from cwm_jupyter.vault import disk, upkeep
 from cwm_jupyter.vault.files import Found, Item, Vault
 from cwm_jupyter.vault.room import Garbage
+
+if TYPE_CHECKING:
+    from cwm_jupyter.core.cipher import Keyring
 
 __all__ = ["VaultStore"]
 
@@ -168,11 +171,28 @@ class VaultStore:
         *,
         keys: Sequence[ChunkKey] = (),
         salts: Collection[str] = (),
+        damaged: bool = False,
         dry_run: bool = False,
     ) -> Freed:
         """Give up holds, and delete what they held, `keys`, and all of `salts`, for good."""
-        work = partial(upkeep.purge, self.vault, owners, keys=keys, salts=salts, dry_run=dry_run)
+        work = partial(
+            upkeep.purge,
+            self.vault,
+            owners,
+            keys=keys,
+            salts=salts,
+            damaged=damaged,
+            dry_run=dry_run,
+        )
         return await _on_disk(work)
+
+    def reseal(self, keyring: Keyring, on_files: Callable[[int], None]) -> int:
+        """Encrypt all files under the keyring's current key; blocks, see `vault.rekey`."""
+        from cwm_jupyter.vault.rekey import reseal
+
+        if self.vault.keyring is None:  # then nobody could read it afterwards
+            return 0
+        return reseal(self.vault, keyring, on_files)
 
     async def healthy(self) -> bool:
         """Say whether chunks can be stored now, by storing a few bytes; raises nothing."""

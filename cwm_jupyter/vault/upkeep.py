@@ -9,7 +9,6 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Collection, Sequence
-from pathlib import Path
 
 from cwm_jupyter.core.chunks import ChunkKey
 from cwm_jupyter.core.kept import Freed, Share, Shares
@@ -72,6 +71,7 @@ def purge(
     *,
     keys: Sequence[ChunkKey] = (),
     salts: Collection[str] = (),
+    damaged: bool = False,
     dry_run: bool = False,
 ) -> Freed:
     """Give up holds and delete what they held, `keys`, and all of `salts`; see `KeptStore.purge`.
@@ -92,9 +92,9 @@ def purge(
         contents |= {meant[name].content for name in records & meant.keys()}
         contents -= {record.content for name, record in meant.items() if name not in records}
         contents -= {content for hold in others for content in _contents(hold, meant)}
-        damaged = _quarantined(folder.quarantine, contents | records)
         gone = [path for path in map(folder.content, contents) if path.exists()]
-        freed = sum(path.stat().st_size for path in [*gone, *damaged])
+        gone += [path for path, _ in disk.files(folder.quarantine)] if damaged else []
+        freed = sum(path.stat().st_size for path in gone)
         if not dry_run:
             for name in records:
                 disk.remove(folder.record(name))
@@ -102,7 +102,7 @@ def purge(
             for hold in mine:
                 disk.remove(folder.hold(hold.owner))
             disk.sync([folder.holds])
-            for path in [*gone, *damaged]:
+            for path in gone:
                 disk.remove(path)
             disk.sync([folder.contents, folder.quarantine])
     return Freed(chunks=len(records & meant.keys()), freed_bytes=freed)
@@ -112,12 +112,3 @@ def _contents(hold: Hold, meant: dict[str, Record]) -> set[str]:
     """Return what a hold keeps: what its records meant then, and what they mean now."""
     now = {meant[name].content for name in hold.records if name in meant}
     return {*hold.contents, *now}
-
-
-def _quarantined(folder: Path, names: Collection[str]) -> list[Path]:
-    """Return the damaged files of these contents and records, see `Room.quarantine`."""
-    return [
-        path
-        for path, _ in disk.files(folder)
-        if path.name.partition("-")[2].partition(".")[0] in names
-    ]

@@ -94,12 +94,31 @@ def test_a_conversation(fake_stack: FakeStack, tmp_path: Path) -> None:
     assert cwm.sessions(state="thawed", limit=1).total == 1
 
 
+def test_upkeep(fake_stack: FakeStack) -> None:
+    cwm.session("main").say(QUESTION)
+    cwm.freeze("paper", "main")
+    assert cwm.verify().intact
+    fake_stack.files()[0].unlink()
+    assert not cwm.verify("paper").intact
+    assert cwm.repair("paper").chunks_bit_equal == 1
+    assert [row.window for row in cwm.disk_usage().windows] == ["paper"]
+    assert not cwm.collect_garbage(dry_run=True).removed
+    cwm.remove("paper")
+    assert cwm.purge("paper", dry_run=True).windows == ["paper"]
+    assert cwm.purge("paper").windows == ["paper"]
+    assert cwm.purge().windows == []
+    with pytest.raises(ValidationError, match="Encryption is off"):
+        cwm.rotate_key()
+
+
 async def test_awaited(fake_stack: FakeStack) -> None:
     session = await cwm.asession("main")
     assert (await session.asay(QUESTION)).session == "main"
     assert (await session.afreeze("one")).window.name == "one"
     assert (await cwm.afreeze("two", "main")).window.name == "two"
     assert (await cwm.athaw("one", as_session="back")).complete
+    assert (await cwm.averify("one")).intact
+    assert (await cwm.arepair("one")).chunks_intact
 
 
 def test_the_session_that_is_meant_is_that_of_the_magics(fake_stack: FakeStack) -> None:

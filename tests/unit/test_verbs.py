@@ -14,6 +14,7 @@ import pytest
 from bench import QUESTION
 from fake_stack import FakeStack
 
+from cwm_jupyter.cli import _exit_status
 from cwm_jupyter.config import get_settings
 from cwm_jupyter.core.job import JobState
 from cwm_jupyter.core.models import FreezePlan, Page, Reply, ThawReport
@@ -24,6 +25,7 @@ from cwm_jupyter.errors import (
     SessionNotFoundError,
     StackDownError,
     StackError,
+    StateTransitionError,
     UsageError,
     ValidationError,
     WindowExistsError,
@@ -91,12 +93,19 @@ Run = Callable[..., Any]
 # --- help and usage -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", VERBS)
+#: by what one types
+ALL = {
+    **VERBS,
+    **{f"admin {name}": verb for name, verb in VERBS["admin"].verbs.items()},
+}
+
+
+@pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("prog", ["cwm", "%cwm"])
 def test_every_verb_explains_itself(name: str, prog: str) -> None:
-    verb = VERBS[name]
+    verb = ALL[name]
     with pytest.raises(HelpRequestError) as request:
-        parse([name, "--help"], prog)
+        parse([*name.split(), "--help"], prog)
     shown = str(request.value)
     assert shown.startswith(f"usage: {prog} {name}")
     assert verb.help[1:] in " ".join(shown.split())
@@ -105,12 +114,12 @@ def test_every_verb_explains_itself(name: str, prog: str) -> None:
     assert max(map(len, shown.split("\n"))) <= 100
 
 
-@pytest.mark.parametrize("name", VERBS)
+@pytest.mark.parametrize("name", ALL)
 def test_every_example_can_be_parsed(name: str) -> None:
     import shlex
 
-    for example in VERBS[name].examples:
-        parse([name, *shlex.split(example)], "cwm")
+    for example in ALL[name].examples:
+        parse([*name.split(), *shlex.split(example)], "cwm")
 
 
 def test_the_overview_has_every_verb_and_what_holds_for_all() -> None:
@@ -118,6 +127,16 @@ def test_the_overview_has_every_verb_and_what_holds_for_all() -> None:
     assert all(f"  {verb.name} " in shown and verb.help in shown for verb in VERBS.values())
     assert "--json" in shown
     assert "-o VARIABLE" in overview("%cwm")
+
+
+@pytest.mark.parametrize("arguments", [["admin"], ["admin", "-h"], ["admin", "help"]])
+def test_the_overview_of_the_verbs_below_a_verb(arguments: list[str]) -> None:
+    with pytest.raises(HelpRequestError) as request:
+        parse(arguments, "cwm")
+    shown = str(request.value)
+    assert shown.startswith("usage: cwm admin VERB ...\n\nLook after what lies on disk.\n")
+    assert all(f"  {verb.name} " in shown for verb in VERBS["admin"].verbs.values())
+    assert "cwm admin VERB -h tells more. --json" in shown
 
 
 @pytest.mark.parametrize("arguments", [[], ["-h"], ["help"], ["--version"]])
@@ -137,6 +156,7 @@ def test_help_without_a_verb(arguments: list[str]) -> None:
         (["ls", "--limit", "ten"], "must be a whole number from 1, not 'ten'"),
         (["logs", "nginx"], "invalid choice: 'nginx'"),
         (["say", "--temp", "1", "x"], "--temp"),
+        (["admin", "purg"], "cwm admin: there is no verb 'purg'.\nDid you mean purge?"),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_words(arguments: list[str], said: str) -> None:
@@ -180,6 +200,25 @@ def test_unknown_names(run: Run) -> None:
     for arguments in (["show", "-s", "x"], ["freeze", "new", "-s", "x"]):
         with pytest.raises(SessionNotFoundError):
             run(*arguments)
+
+
+def test_verify_wants_one_window_or_all(run: Run) -> None:
+    with pytest.raises(ValidationError, match="not both"):
+        run("verify", "paper", "--all")
+    with pytest.raises(ValidationError, match="nothing was said"):
+        run("verify")
+    assert run("verify", "--all").windows == []
+    for arguments in (["verify", "x"], ["repair", "x"], ["admin", "purge", "x"]):
+        with pytest.raises(WindowNotFoundError):
+            run(*arguments)
+
+
+def test_upkeep_of_nothing(run: Run) -> None:
+    assert run("admin", "du").windows == []
+    assert run("admin", "gc").freed_bytes == 0
+    assert run("admin", "purge", "--dry-run").windows == []
+    with pytest.raises(ValidationError, match="Encryption is off"):
+        run("admin", "rotate-key")
 
 
 @pytest.mark.covers("TS-003", "TS-004")
@@ -373,6 +412,36 @@ def test_rm_and_back(run: Run, fake_stack: FakeStack) -> None:
         run("thaw", "paper")
     assert run("rm", "paper", "--undo").state == "intact"
     assert run("thaw", "paper").complete
+
+
+def test_verify_and_repair(run: Run, front: Front, fake_stack: FakeStack) -> None:
+    run("say", QUESTION)
+    run("freeze", "paper")
+    assert run("verify", "paper").intact
+    fake_stack.files()[1].unlink()
+    report = run("verify", "--all")
+    assert not report.intact
+    assert _exit_status(report) == 3
+    repaired = run("repair", "paper")
+    assert (repaired.chunks_bit_equal, repaired.window.state) == (1, "intact")
+    assert "compute" in front.stages
+    assert _exit_status(run("verify", "paper")) == 0
+
+
+def test_du_rm_and_purge(run: Run, fake_stack: FakeStack) -> None:
+    run("say", QUESTION)
+    run("freeze", "paper")
+    [row] = run("admin", "du").windows
+    assert row.held_bytes == row.exclusive_bytes > 0
+    with pytest.raises(StateTransitionError, match="was not removed"):
+        run("admin", "purge", "paper")
+    run("rm", "paper")
+    assert not run("admin", "purge", "paper", "--dry-run").removed
+    report = run("admin", "purge", "paper")
+    assert (report.windows, report.freed_bytes) == (["paper"], row.held_bytes)
+    with pytest.raises(WindowNotFoundError):
+        run("rm", "paper", "--undo")
+    assert run("admin", "gc", "--dry-run").contents == 0
 
 
 class CtrlC:

@@ -263,6 +263,8 @@ def filled(home: Path) -> None:
     index.add_session(make_session("s1", "chat"))
     index.add_session(make_session("s2", "my chat"))
     index.add_window(make_window("w1", "paper"))
+    index.add_window(make_window("w2", "gone"))
+    index.update_window("w2", lambda window: window.to("deleted"))
 
 
 @pytest.mark.usefixtures("filled")
@@ -278,6 +280,13 @@ def filled(home: Path) -> None:
         ("%freeze new -s ", ["chat", "'my chat'"]),
         ("%freeze new --no", ["--note"]),
         ("%cwm show --session ch", ["chat"]),
+        ("%cwm verify p", ["paper"]),
+        ("%cwm repair p", ["paper"]),
+        ("%cwm admin pu", ["purge"]),
+        ("%cwm admin purge g", ["gone"]),
+        ("%cwm admin purge --d", ["--dry-run"]),
+        ("%cwm admin gc --d", ["--dry-run"]),
+        ("%cwm admin nonsense --x", []),
     ],
 )
 def test_completion(shell: InteractiveShell, line: str, found: list[str]) -> None:
