@@ -51,6 +51,25 @@ def test_a_process_of_its_own(home: Path) -> None:
     assert down.stderr.split("\n")[0] == "cwm: No stack is running. [stack.down]"
 
 
+def test_a_damaged_window_has_a_status_of_its_own(cwm: Any, fake_stack: FakeStack) -> None:
+    cwm("say", QUESTION)
+    cwm("freeze", "paper")
+    assert cwm("verify", "paper")[0] == 0
+    fake_stack.files()[0].unlink()
+    status, out, err = cwm("verify", "--all", "--json")
+    assert (status, err) == (3, "")
+    report = document(out)
+    assert not report["intact"]
+    assert report["windows"][0]["faults"] == [
+        {"chunk": 0, "rank": 0, "state": "missing", "reason": "its content is gone"}
+    ]
+    status, out, _ = cwm("verify", "paper")
+    assert status == 3
+    assert out.startswith("Window paper is DAMAGED: of ")
+    assert cwm("repair", "paper")[0] == 0
+    assert cwm("verify", "--all")[0] == 0
+
+
 def test_errors_are_a_line_with_their_code_and_a_hint(cwm: Any) -> None:
     status, out, err = cwm("thaw", "paper")
     assert (status, out) == (1, "")
