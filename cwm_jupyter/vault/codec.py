@@ -23,6 +23,9 @@ __all__ = ["CodecError", "pack", "unpack"]
 
 _PLANE = struct.Struct("<BQ")
 _LEVEL = 1
+#: KV repeats in how often a byte comes, not in strings of bytes: the few short ones that there are
+#: by chance cost more than they save, in time (a third, unpacking) as in bytes (one percent)
+_MIN_MATCH, _HASH_LOG = 7, 6
 #: a plane that shrinks by less is not worth the time to unpack it
 _WORTH = 0.97
 
@@ -37,7 +40,10 @@ class _Local(threading.local):
     def __init__(self) -> None:
         import zstandard
 
-        self.packer = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=False)
+        parameters = zstandard.ZstdCompressionParameters.from_level(
+            _LEVEL, min_match=_MIN_MATCH, hash_log=_HASH_LOG, write_checksum=False
+        )
+        self.packer = zstandard.ZstdCompressor(compression_params=parameters)
         self.unpacker = zstandard.ZstdDecompressor()
         self.scratch: dict[int, NDArray[np.uint8]] = {}
 
