@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -121,15 +121,18 @@ class Room:
         """Return the names of all records that somebody holds."""
         return {name for hold in self.holds().values() for name in hold.records}
 
-    def held_contents(self) -> set[str]:
-        """Return the ids of all contents that somebody holds, those of held records included."""
+    def held_contents(self, meant: Mapping[str, Record]) -> set[str]:
+        """Return the ids of all contents that somebody holds, those of held records included.
+
+        Parameters
+        ----------
+        meant
+            All records, by their names.
+        """
         held = set()
         for hold in self.holds().values():
             held.update(hold.contents)
-            for name in hold.records:
-                record = self._vault.record_named(name, strict=True)
-                if record is not None:
-                    held.add(record.content)
+            held.update(meant[name].content for name in hold.records if name in meant)
         return held
 
     def pin(self, contents: Iterable[str]) -> None:
@@ -166,8 +169,10 @@ class Room:
         excess = sum(size for size, _ in there.values()) + needed_bytes - self.quota_bytes
         if excess <= 0:
             return
+        meant = dict(self._vault.records(strict=True))
+        held = self.held_contents(meant)
         with self._pinning:
-            spared = {*keep, *self._pins, *self.held_contents()}
+            spared = {*keep, *self._pins, *held}
         wanted = excess + int((1 - _TARGET) * self.quota_bytes)
         chosen: list[str] = []
         freed = 0
@@ -183,14 +188,12 @@ class Room:
                 needed_bytes=needed_bytes,
                 quota_bytes=self.quota_bytes,
             )
-        self._evict(set(chosen))
+        self._evict(set(chosen), meant)
 
-    def _evict(self, contents: set[str]) -> None:
-        meaning = [
-            name for name, record in self._vault.records(strict=True) if record.content in contents
-        ]
-        for name in meaning:
-            disk.remove(self._folder.record(name))
+    def _evict(self, contents: set[str], meant: Mapping[str, Record]) -> None:
+        for name, record in meant.items():
+            if record.content in contents:
+                disk.remove(self._folder.record(name))
         for content in contents:
             disk.remove(self._folder.content(content))
         self._vault.count(evicted=len(contents))
@@ -200,9 +203,10 @@ class Room:
         """Delete those of `contents` that no record means and nobody holds; return the bytes."""
         if not contents:
             return 0
-        meant = {record.content for _, record in self._vault.records(strict=True)}
+        meant = dict(self._vault.records(strict=True))
+        wanted = {record.content for record in meant.values()} | self.held_contents(meant)
         freed = 0
-        for content in set(contents) - meant - self.held_contents():
+        for content in set(contents) - wanted:
             path = self._folder.content(content)
             with contextlib.suppress(FileNotFoundError):
                 freed += path.stat().st_size
@@ -224,17 +228,17 @@ class Room:
         return sum(size for size, _ in _sizes(self._folder.contents).values())
 
     def usage(self) -> Usage:
-        """Count what is there. Reads all records: some 20 µs for each."""
+        """Count what is there. Reads all records: some 0.1 ms for each."""
         there = _sizes(self._folder.contents)
-        records = list(self._vault.records())
-        held = self.held_contents()
+        records = dict(self._vault.records())
+        held = self.held_contents(records)
         quarantined = _sizes(self._folder.quarantine, ending="")
         return Usage(
             contents=len(there),
             records=len(records),
             holds=len(self.holds()),
             stored_bytes=sum(size for size, _ in there.values()),
-            raw_bytes=sum(record.size_bytes for _, record in records),
+            raw_bytes=sum(record.size_bytes for record in records.values()),
             held_bytes=sum(there[one][0] for one in held & there.keys()),
             quarantined=len(quarantined),
             quarantined_bytes=sum(size for size, _ in quarantined.values()),
