@@ -32,7 +32,7 @@ _PLAN = Plan(
     planes=False,
     prefetches=0,
     long_tokens=32_768,
-    many_tokens=200,
+    many_tokens=250,
     index_windows=1_000,
     bound_bytes=32 << 20,
 )
