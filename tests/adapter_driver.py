@@ -219,15 +219,18 @@ def speed(folder: Path) -> dict[str, Any]:
         assert store(adapter, keys, [Memory(one) for one in chunks])
         said[f"{name} store_s"] = time.perf_counter() - started
     times: dict[str, list[float]] = {name: [] for name in adapters}
+    work: dict[str, list[float]] = {name: [] for name in adapters}
     for _ in range(rounds):
         for name, adapter in adapters.items():
-            started = time.perf_counter()
+            started, worked = time.perf_counter(), time.process_time()
             assert all(load(adapter, keys, memories))
             times[name].append(time.perf_counter() - started)
+            work[name].append(time.process_time() - worked)
         assert [one.value() for one in memories] == chunks
     for name, seconds in times.items():
         said[f"{name} load_s"] = statistics.median(seconds)
         said[f"{name} best_s"] = min(seconds)
+        said[f"{name} cpu_s"] = statistics.median(work[name])
         adapters[name].close()
     return said
 

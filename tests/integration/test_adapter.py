@@ -74,7 +74,8 @@ def test_loading_beside_the_stock_adapter(
     said = run(python, "speed", tmp_path)
     rates = {
         name: f"{said['bytes'] / said[f'{name} load_s'] / 1e9:.2f} GB/s"
-        f" ({said[f'{name} load_s'] * 1000:.0f} ms, best {said[f'{name} best_s'] * 1000:.0f})"
+        f" ({said[f'{name} load_s'] * 1000:.0f} ms, best {said[f'{name} best_s'] * 1000:.0f},"
+        f" processor {said[f'{name} cpu_s'] * 1000:.0f})"
         for name in ("raw", "planes", "fs")
     }
     with capsys.disabled():
