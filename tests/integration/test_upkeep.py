@@ -1,0 +1,131 @@
+"""Verify, repair and purge on the real stack."""
+
+from __future__ import annotations
+
+import pytest
+
+from cwm_jupyter.core.verify import window_keys
+from cwm_jupyter.errors import WindowNotFoundError
+
+pytestmark = pytest.mark.stack
+
+
+def contents(stack, library, window):
+    """The files of a window's contents, in order."""
+    manifest = library.manifest(library.index.require_window(window.id))
+    return [stack.store.vault.folder.content(ref.digest) for ref in manifest.refs]
+
+
+def flip(path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0x40
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("which", ["one", "all"])
+async def test_a_damaged_window_is_repaired_to_the_bit(driver, name, which) -> None:
+    """Of one turn: computed again in the same shape, it is what was frozen."""
+    manager, library = driver.manager, driver.workspace.library
+    stack = await driver.workspace.connect()
+    await driver.talk(name, driver.text(2400))
+    window = (await manager.freeze(name, name)).window
+    live = await driver.go_on(name, tokens=8)
+    paths = contents(stack, library, window)
+    before = [path.read_bytes() for path in paths]
+    assert (await manager.verify(name)).intact
+    bad = range(len(paths)) if which == "all" else [2]
+    for i in bad:
+        flip(paths[i])
+    report = await manager.verify(name)
+    assert not report.intact
+    [check] = report.windows
+    assert (check.state, check.chunks_corrupt) == ("damaged", len(bad))
+
+    repaired = await manager.repair(name)
+    assert repaired.turns_differed == 0
+    assert repaired.outcomes == [
+        "bit-equal" if i in bad else "intact" for i in range(window.chunks)
+    ]
+    assert (repaired.window.state, repaired.computed_tokens) == ("intact", window.tokens)
+    assert [path.read_bytes() for path in paths] == before
+    assert (await manager.verify(name)).intact
+    # Nothing of the replay is left: all records are of lineages that there are.
+    known = {s.lineage_id for s in [*(await manager.sessions()).items]}
+    assert set(library.lineages.ids()) == known
+
+    thawed = await manager.thaw(name)
+    assert thawed.complete
+    assert (thawed.probe.tolerance, thawed.probe.max_abs_logprob_diff) == (0, 0)
+    again = await driver.go_on(thawed.session, tokens=8)
+    assert (again.token_ids, again.logprobs) == (live.token_ids, live.logprobs)
+
+
+async def test_only_the_damaged_turn_of_several_is_computed(driver, name) -> None:
+    """Also where the answer was sampled: then the rest is right, and said to be other bytes."""
+    manager, library = driver.manager, driver.workspace.library
+    stack = await driver.workspace.connect()
+    await driver.talk(name, driver.text(1400), "Go on.")
+    await manager.say(name, "And then?", max_tokens=140, temperature=1.0, seed=7)
+    window = (await manager.freeze(name, name)).window
+    turns = library.manifest(window).transcript.turns
+    paths = contents(stack, library, window)
+    flip(paths[-1])
+    repaired = await manager.repair(name)
+    assert repaired.computed_tokens < window.tokens
+    assert repaired.turns_replayed < len(turns)
+    assert repaired.outcomes[:-1] == ["intact"] * (window.chunks - 1)
+    assert repaired.outcomes[-1] == ("recomputed" if repaired.turns_differed else "bit-equal")
+    assert (await manager.verify(name)).intact
+    thawed = await manager.thaw(name)
+    assert thawed.complete
+    assert thawed.chunks_recomputed == repaired.chunks_recomputed
+    assert thawed.probe.passed
+
+
+@pytest.mark.covers("E2E-004")
+async def test_nothing_is_left_of_a_window_that_was_purged(driver, name) -> None:
+    manager, library = driver.manager, driver.workspace.library
+    stack = await driver.workspace.connect()
+    await driver.talk(name, driver.text(1800, start=9000))
+    window = (await manager.freeze(name, name, note="a secret note")).window
+    held = await driver.held(name)
+    manifest = library.manifest(window)
+    keys = window_keys(library, window, manifest)
+    vault = stack.store.vault
+    pieces = [(await stack.store.read(key))[1000:1064] for key in keys]
+    gone = [ref.digest for ref in manifest.refs] + [vault.name(key) for key in keys] + [window.id]
+    files = [path for path in library.home.rglob("*") if path.is_file()]
+    there = b"".join(str(path).encode() + path.read_bytes() for path in files)
+    assert all(one.encode() in there for one in gone)
+    assert all(piece in there for piece in pieces)
+
+    await manager.remove_window(name)
+    await manager.remove_session(name)
+    report = await manager.purge()
+    assert report.removed
+    assert name in report.windows
+    assert name in report.sessions
+    assert report.memory_cleared
+    assert report.chunks >= window.chunks
+    assert report.freed_bytes >= window.size_bytes
+
+    with pytest.raises(WindowNotFoundError):
+        await manager.status(window=name)
+    assert library.index.get_window(window.id) is None
+    assert library.index.get_session(held.session.id) is None
+    for root in (library.home, vault.folder.path):
+        for path in root.rglob("*"):
+            shown = str(path).encode()
+            data = path.read_bytes() if path.is_file() else b""
+            for one in (*gone, held.session.id, held.session.lineage_id, "a secret note"):
+                assert one.encode() not in shown + data, path
+            assert not any(piece in data for piece in pieces), path
+    found = await stack.cache.prefetch(
+        held.transcript.token_ids,
+        model_name=stack.kv_model_name,
+        world_size=stack.world_size,
+        cache_salt=held.salt,
+    )
+    assert found.found == 0
+    usage = await manager.disk_usage()
+    assert name not in [row.window for row in usage.windows]
