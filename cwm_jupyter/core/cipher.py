@@ -69,7 +69,7 @@ class Keyring:
     The first key of the environment is the current one, or else the first of the file; the others
     only open. Another process may rotate the key at any time, so the file is looked at again
     before anything is sealed, and where a key is not known. Safe between threads. Made by `load`,
-    `load_or_create` and `from_environment`.
+    `load_or_create`, `watch` and `from_environment`.
 
     Parameters
     ----------
@@ -104,9 +104,20 @@ class Keyring:
         SecurityError
             The file is damaged, or others can read it.
         """
+        ring = cls.watch(home, environ, encrypts=encrypts)
+        return ring if ring._keys else None
+
+    @classmethod
+    def watch(
+        cls, home: Path, environ: Mapping[str, str] | None = None, *, encrypts: bool = True
+    ) -> Self:
+        """Return the keyring of a home, also where there is no key yet: it finds one that comes.
+
+        For a server that outlives the switching on of encryption. Raises as `load` does.
+        """
         ring = cls(_place(home), _given(environ), encrypts=encrypts)
         ring._look()
-        return ring if ring._keys else None
+        return ring
 
     @classmethod
     def load_or_create(
@@ -404,7 +415,7 @@ def _read(path: Path) -> bytes | None:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
             raw = file.read()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise SecurityError(

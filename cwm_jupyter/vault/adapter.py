@@ -271,7 +271,7 @@ def open_vault(params: dict[str, Any]) -> Vault:
     environ = {KEY_VARIABLE: os.environ.pop(KEY_VARIABLE, "")}
     keyring = None
     if "home" in params:
-        keyring = Keyring.load(Path(params["home"]), environ, encrypts=params["encrypts"])
+        keyring = Keyring.watch(Path(params["home"]), environ, encrypts=params["encrypts"])
     return Vault(
         Path(params["folder"]),
         codec=params.get("codec", "raw"),

@@ -362,3 +362,9 @@ def test_the_library_is_imported_when_it_is_used() -> None:
     code = "import sys, cwm_jupyter.core.cipher; sys.exit('cryptography' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert cipher.OVERHEAD == 36
+
+
+def test_a_keyring_that_watches_finds_a_key_that_comes_later(home: Path) -> None:
+    watching = Keyring.watch(home, {}, encrypts=False)
+    sealed = Keyring.load_or_create(home, {}).seal(b"later", b"c")
+    assert watching.open(sealed, b"c") == b"later"
