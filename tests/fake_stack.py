@@ -230,7 +230,7 @@ class FakeStack:
 
     def _prefetch(self, body: dict[str, Any]) -> dict[str, Any]:
         groups = self._groups(body["token_ids"], body["cache_salt"])
-        there = [all([self._in_memory(key) for key in group]) for group in groups]
+        there = [all(self._in_memory(key) for key in group) for group in groups]
         found = self.world_size * [*there, False].index(False)  # the prefix; all are loaded
         request = f"r{len(self.calls)}"
         total = len(groups) * self.world_size
