@@ -86,8 +86,8 @@ class VaultModel(RuleBasedStateMachine):
         assert self.vault.release(owner) == (owner in self.held)
         self.held.pop(owner, None)
 
-    @rule(key=KEY, at=st.floats(0, 0.999), cut=st.booleans())
-    def corrupt(self, key: ChunkKey, at: float, cut: bool) -> None:
+    @rule(key=KEY, at=st.integers(0, HEADER_BYTES + SIZE - 1), cut=st.booleans())
+    def corrupt(self, key: ChunkKey, at: int, cut: bool) -> None:
         record = self.vault.record(key)
         if record is None:
             return
@@ -95,11 +95,12 @@ class VaultModel(RuleBasedStateMachine):
         if not path.exists():
             return
         data = bytearray(path.read_bytes())
-        place = int(at * len(data))
+        place = at % len(data)
         data[place] ^= 0x10
         path.write_bytes(data[:place] if cut else data)
         same = {k for k, b in self.bytes.items() if b == self.bytes[key]}
         self.sure -= same
+        self.load(key)
 
     @rule()
     def verify(self) -> None:
