@@ -90,7 +90,6 @@ class Coding:
                 file,
                 bytes.fromhex(ref.digest),
                 out,
-                secret=self._vault.folder.secret,
                 keyring=self._vault.keyring,
             )
         return out

@@ -140,13 +140,13 @@ class VaultAdapter(L2AdapterInterface):  # type: ignore[misc]  # LMCache has no 
 
     def _do_lookup(self, keys: list[ObjectKey]) -> Bitmap:
         found = self._vault.lookup([_ours(key) for key in keys])
+        self._vault.room.pin(content for content in found if content is not None)
         there = Bitmap(len(keys))
         with self._lock:
             for i, (key, content) in enumerate(zip(keys, found, strict=True)):
                 if content is not None:
                     there.set(i)
                     self._pinned.setdefault(key, []).append(content)
-        self._vault.room.pin(content for content in found if content is not None)
         return there
 
     def submit_unlock(self, keys: list[ObjectKey]) -> None:
@@ -259,7 +259,11 @@ class VaultAdapter(L2AdapterInterface):  # type: ignore[misc]  # LMCache has no 
                 tasks.results[task_id] = result
             tasks.event.notify()
 
-        pool.submit(run)
+        try:
+            pool.submit(run)
+        except RuntimeError:  # it is closed: answer all the same
+            with self._lock:
+                tasks.results[task_id] = failed
         return task_id
 
 

@@ -270,25 +270,29 @@ class Vault:
         found = self.load(key, memoryview(out))
         return found, bytes(out) if found.state == "intact" else None
 
-    def check(self, key: ChunkKey) -> Found:
-        """Read a chunk and say what it is, without keeping it."""
+    def check(self, key: ChunkKey, *, deep: bool = False) -> Found:
+        """Read a chunk and say what it is, without keeping it; for `deep` see `examine`."""
         record = self.record(key)
         if record is None:
             return Found(state="missing", reason="there is no record")
-        return self.examine(record.content)
+        return self.examine(record.content, deep=deep)
 
-    def examine(self, content: str) -> Found:
-        """Read a content, by its id in hex, to its last byte, and say what it is."""
-        return self._read(content, None)
+    def examine(self, content: str, *, deep: bool = False) -> Found:
+        """Read a content, by its id in hex, to its last byte, and say what it is.
+
+        With `deep` its bytes are digested, too, and held against its name: that takes longer, and
+        tells what no checksum tells.
+        """
+        return self._read(content, None, deep=deep)
 
     def touch(self, content: str) -> None:
         """Note that a content was used: eviction goes by the age of use."""
         with contextlib.suppress(OSError):
             os.utime(self.folder.content(content))
 
-    def _read(self, content: str, out: memoryview | None) -> Found:
+    def _read(self, content: str, out: memoryview | None, *, deep: bool = False) -> Found:
         try:
-            header = self._read_content(content, out)
+            header = self._read_content(content, out, deep=deep)
         except FileNotFoundError:
             return Found(state="missing", content=content, reason="its content is gone")
         except SizeError as error:
@@ -298,7 +302,7 @@ class Vault:
             _log.warning("content %s is damaged: %s", content[:12], error)
             self._put_aside(
                 self.folder.content(content),
-                lambda: self._read_content(content, None),
+                lambda: self._read_content(content, None, deep=deep),
                 ContentError,
             )
             return Found(state="corrupt", content=content, reason=str(error))
@@ -313,14 +317,15 @@ class Vault:
             stored_bytes=HEADER_BYTES + header.payload_bytes,
         )
 
-    def _read_content(self, content: str, out: memoryview | None) -> Header:
+    def _read_content(self, content: str, out: memoryview | None, *, deep: bool) -> Header:
         """Read a content into `out`, or into memory of our own."""
         name = bytes.fromhex(content)
         with io.FileIO(self.folder.content(content), "rb") as file:
             if out is None:
                 out = self._own_memory(read_header(file, name).raw_bytes)
                 file.seek(0)
-            return read_into(file, name, out, secret=self.folder.secret, keyring=self.keyring)
+            secret = self.folder.secret if deep else None
+            return read_into(file, name, out, keyring=self.keyring, secret=secret)
 
     def _own_memory(self, size: int) -> memoryview:
         memory: bytearray | None = getattr(self._scratch, "memory", None)

@@ -89,7 +89,7 @@ def _content(vault: Vault, path: Path, keyring: Keyring) -> bool:
                 return False
             file.seek(0)
             raw = memoryview(bytearray(header.raw_bytes))
-            read_into(file, name, raw, secret=vault.folder.secret, keyring=keyring)
+            read_into(file, name, raw, keyring=keyring)
     except FileNotFoundError:  # evicted since it was listed
         return False
     except ContentError:

@@ -113,11 +113,9 @@ class VaultStore:
         refs: Sequence[ChunkRef],
         on_bytes: Callable[[int], None] | None = None,
     ) -> list[ChunkCheck]:
-        """Read each chunk to its last byte and compare it with what the freeze noted."""
-        return [
-            _check(found, ref)
-            for found, ref in zip(await self._checked(keys, on_bytes), refs, strict=True)
-        ]
+        """Read and digest each chunk to its last byte and compare it with what the freeze noted."""
+        checked = await self._checked(keys, on_bytes, deep=True)
+        return [_check(found, ref) for found, ref in zip(checked, refs, strict=True)]
 
     async def hold(self, owner: str, keys: Sequence[ChunkKey]) -> None:
         """Keep chunks from eviction and deletion until `release`; durable when it returns."""
@@ -213,13 +211,17 @@ class VaultStore:
         return None if record is None else self.vault.describe(self.vault.name(key), record)
 
     async def _checked(
-        self, keys: Sequence[ChunkKey], on_bytes: Callable[[int], None] | None
+        self,
+        keys: Sequence[ChunkKey],
+        on_bytes: Callable[[int], None] | None,
+        *,
+        deep: bool = False,
     ) -> Sequence[Found]:
         done, lock = 0, threading.Lock()
 
         def check(key: ChunkKey) -> Found:
             nonlocal done
-            found = self.vault.check(key)
+            found = self.vault.check(key, deep=deep)
             with lock:
                 done += found.raw_bytes or 0
                 if on_bytes is not None:
