@@ -4,6 +4,10 @@ It is the check from end to end: whatever was restored, the engine must see it a
 the bit where the same engine takes the same chunks from cache, since then it computes the same
 tail in the same shape; within a tolerance where something was computed again or another engine was
 accepted.
+
+Where the context ends with a chunk, the probe is taken one token before its end. The engine would
+take that chunk too where a cache has it, all but its last token, and whether one has it changes:
+the first request of the whole context stores it.
 """
 
 from __future__ import annotations
@@ -37,12 +41,13 @@ async def ask(
     tuple
         The probe, and the tokens that the engine reports as taken from cache (None: unavailable).
     """
+    context = token_ids if len(token_ids) % stack.chunk_tokens else token_ids[:-1]
     completion = await stack.engine.complete(
-        token_ids, cache_salt=salt, max_tokens=1, top_logprobs=top
+        context, cache_salt=salt, max_tokens=1, top_logprobs=top
     )
     likeliest = sorted(completion.top[0].items(), key=lambda item: (-item[1], item[0]))
     probe = Probe(
-        position_tokens=len(token_ids),
+        position_tokens=len(context),
         token_ids=[token for token, _ in likeliest],
         logprobs=[logprob for _, logprob in likeliest],
     )

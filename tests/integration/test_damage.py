@@ -156,18 +156,23 @@ async def test_an_lmcache_that_hangs_is_an_error_in_time_and_the_engine_survives
     assert report.probe.passed
 
 
-async def test_an_lmcache_that_hangs_does_not_hang_an_answer(
-    driver, name, stack: StackState
-) -> None:
-    """The engine goes on without its cache, in time."""
+async def test_an_lmcache_that_hangs_hangs_nobody(driver, name, stack: StackState) -> None:
+    """A turn ends with an error in time; the engine itself goes on without its cache."""
     connected, keys = await frozen(driver, name, characters=800)
     assert await connected.forget(keys)
+    held = await driver.held(name)
     pid = stack.parts["lmcache"].pid
     os.kill(pid, signal.SIGSTOP)
     try:
+        with anyio.fail_after(60), pytest.raises(KVStoreError, match="did not answer within"):
+            await driver.manager.say(name, "Go on.", max_tokens=4)
         with anyio.fail_after(150):
-            reply = await driver.manager.say(name, "Go on.", max_tokens=4)
+            answer = await connected.engine.complete(
+                held.transcript.token_ids, cache_salt=held.salt, max_tokens=1
+            )
     finally:
         os.kill(pid, signal.SIGCONT)
-    assert reply.text
+    assert answer.cached_tokens == 0
+    assert (await driver.manager.session(name)).turns == 1
+    assert (await driver.manager.say(name, "Go on.", max_tokens=4)).turn.number == 2
     assert await connected.engine.health()

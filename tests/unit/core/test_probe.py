@@ -87,3 +87,13 @@ async def test_asking_notes_the_likeliest_first_and_what_came_from_cache(bench: 
     again, cached = await probe.ask(stack, prompt, "s", top=5)
     assert cached == 32
     assert again.token_ids == first.token_ids
+
+
+@pytest.mark.parametrize(("tokens", "asked"), [(31, 31), (32, 31), (33, 33)])
+async def test_a_context_that_ends_with_a_chunk_is_probed_one_token_before(
+    bench: Bench, tokens: int, asked: int
+) -> None:
+    """An engine takes all but one token of a context whose last chunk a cache has."""
+    stack = await bench.connect()
+    noted, _ = await probe.ask(stack, list(range(20, 20 + tokens)), "salt", top=3)
+    assert (noted.position_tokens, len(bench.stack.prompts[-1])) == (asked, asked)
