@@ -48,5 +48,6 @@ def target_limit(target_s: float, cold_s: float, of_cold: int) -> Limit:
 
 
 def at_most(factor: float, than_s: float, than: str) -> Limit:
-    """Return a multiple of another time of the same run."""
-    return Limit(factor * than_s, f"at most {factor:g} times {than} ({spoken(than_s)})")
+    """Return a multiple of another time of the same run, or a share of it."""
+    share = f"{factor:g} times" if factor >= 1 else f"1/{1 / factor:.0f} of"
+    return Limit(factor * than_s, f"at most {share} {than} ({spoken(than_s)})")

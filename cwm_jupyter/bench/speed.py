@@ -82,6 +82,7 @@ def rows(series: Series, bounds: Bounds) -> list[Row]:
             "live engine hit, first token",
             [s.live_s for samples in series.samples for s in samples],
             against=against,
+            details={"tail_tokens": context.first_freeze.tail_tokens},
             **common,
         ),
     ]
@@ -121,6 +122,7 @@ def _subject_rows(series: Series, number: int, subject: Subject, against: Yardst
         "thaw, neither server having it",
         lambda s: s.thaw.restore_s,
         stages_s=_stages(s.thaw.stages_s for s in samples),
+        tail_tokens=context.first_freeze.tail_tokens,
     )
     found = [
         row(

@@ -55,6 +55,7 @@ def test_a_limit_is_the_looser_of_target_and_share() -> None:
     assert target_limit(2.0, 20.0, 20).seconds == 2.0
     assert target_limit(2.0, 80.0, 20).seconds == 4.0
     assert at_most(1.5, 0.2, "a live hit").seconds == pytest.approx(0.3)
+    assert at_most(1 / 60, 60.0, "cold").words == "at most 1/60 of cold (1 min 00 s)"
 
 
 def test_the_machine_is_measured_and_described(tmp_path: Path) -> None:
@@ -111,18 +112,18 @@ async def test_contents_are_exchanged_and_stay_what_they_are(tmp_path: Path) -> 
 def test_a_result_is_shown_with_what_was_over_its_limit(machine: dict[str, Any]) -> None:
     rows = [
         Row.timed("PF-005", "thaw", [1.0], limit=target_limit(2.0, 40.0, 20), store="vault"),
-        Row.timed("aim", "thaw", [1.0], limit=at_most(1.5, 0.2, "a live hit"), tokens=8_000),
+        Row.timed("aim-x", "thaw", [1.0], limit=at_most(1.5, 0.2, "a live hit"), tokens=8_000),
         Row(id="PF-007", what="bytes", bytes=10**6, limit="at most 2 MB", within=True),
     ]
     result = BenchResult(machine={**machine, "notes": ["fs was left out"]}, rows=rows)
     assert show.shown is show.blocks.dispatch(BenchResult)
     said = text(result)
     assert "PF-005: thaw: 1.0 s, within (at most 2 s or 1/20" in said
-    assert "aim: thaw: 1.0 s, OVER (at most 1.5 times a live hit" in said
+    assert "aim-x: thaw: 1.0 s, OVER (at most 1.5 times a live hit" in said
     assert "PF-007: bytes: 1.00 MB, within" in said
     assert "1 of 3 limits were not." in said
     assert "fs was left out" in said
     assert "OVER" in html(result)
-    assert result.row("aim").tokens == 8_000
+    assert result.row("aim-x").tokens == 8_000
     with pytest.raises(KeyError):
         result.row("none")
