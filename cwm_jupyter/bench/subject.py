@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -86,8 +86,6 @@ class Subject:
     store: str
     codec: str
     coding: Coding | None = None
-    #: chunks that the last question filled, beyond the window's
-    _beyond: list[ChunkKey] = field(default_factory=list, init=False)
 
     def make(self, nominal: int, *, start: int = 0, name: str = "bench") -> Context:
         """Read a text of about so many tokens, cold, and freeze what that gave."""
@@ -126,15 +124,13 @@ class Subject:
 
     async def _measure(self, context: Context) -> Sample:
         manager, stack = self.workspace.manager, await self.workspace.connect()
-        if self._beyond:  # or the question would find in the store what it left the time before
-            await stack.keeper().delete(self._beyond, tier="all", force=True)
+        follow_up = await render_turn(stack.engine, context.manifest.transcript, _NEXT_QUESTION)
+        prompt = [*context.token_ids, *follow_up]
+        beyond = stack.keys(prompt, context.salt)[len(context.keys) :]
+        if beyond:  # or the question would find in the store what it left the time before
+            await stack.keeper().delete(beyond, tier="all", force=True)
         await self._forget(context)
         thawed = await manager.thaw(context.window)
-        session = await manager.session(thawed.session)
-        transcript = self.workspace.library.transcript(session)
-        follow_up = await render_turn(stack.engine, transcript, _NEXT_QUESTION)
-        prompt = [*context.token_ids, *follow_up]
-        self._beyond = stack.keys(prompt, context.salt)[len(context.keys) :]
         asked = await continuation(stack, prompt, context.salt, 1)
         live = await continuation(stack, context.token_ids, context.salt, 1)
         again = f"{context.window}-again"
