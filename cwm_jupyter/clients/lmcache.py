@@ -32,7 +32,7 @@ __all__ = ["CacheLayout", "DeleteResult", "LMCacheClient", "PrefetchResult", "Re
 _DELETE_BATCH = 10_000
 
 # A prefetch competes with the server for cores: asking all the time makes it slower.
-_POLL_FIRST_S, _POLL_LAST_S, _POLL_GROWTH = 0.005, 0.05, 1.5
+_POLL_FIRST_S, _POLL_LAST_S, _POLL_GROWTH = 0.005, 0.02, 1.3
 
 
 class PrefetchResult(Value, frozen=True, kw_only=True):
