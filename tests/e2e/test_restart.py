@@ -62,6 +62,7 @@ async def test_a_thawed_session_continues_to_the_bit(workspace, stack_settings, 
 
         # What the engine now holds is what it held: have it stored anew and compare the bytes.
         held = await driver.held(report.session)
+        await stack.store.release(frozen.window.id)
         await stack.cache.delete(held.keys, tier="all", force=True)
         assert await stack.store.stat(held.keys) == [None] * len(held.keys)
         ids = held.transcript.token_ids
