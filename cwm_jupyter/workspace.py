@@ -28,7 +28,7 @@ from cwm_jupyter.core.connection import ConnectedStack
 from cwm_jupyter.core.library import Library
 from cwm_jupyter.core.manager import Manager
 from cwm_jupyter.core.rotation import open_keyring
-from cwm_jupyter.errors import StackDownError
+from cwm_jupyter.errors import StackDownError, StackError
 from cwm_jupyter.stack.state import StackState, current
 from cwm_jupyter.vault.files import Vault
 from cwm_jupyter.vault.fs import FsStore
@@ -70,6 +70,8 @@ class Workspace:
         ------
         StackDownError
             None is running, or it is not ready yet.
+        StackError
+            It was started without the encryption that is wanted.
         """
         async with self._connecting:
             return await self._connect()
@@ -82,6 +84,12 @@ class Workspace:
         if state.phase != "ready":
             raise StackDownError(
                 "The stack is still starting.", hint="Wait for cwm up to finish; see cwm status."
+            )
+        encrypts = state.settings.get("security", {}).get("encrypt", False)
+        if state.kind == "local" and self.settings.security.encrypt and not encrypts:
+            raise StackError(
+                "The stack was started without encryption: it would store chunks plain.",
+                hint="Start it anew: cwm down, then cwm up.",
             )
         if self._connected is None or self._connected[0] != state:
             await self.disconnect()
@@ -134,7 +142,11 @@ class Workspace:
         if storage.store == "fs":
             return FsStore(folder)
         vault = Vault(
-            folder, codec=storage.codec, quota_bytes=storage.quota_bytes, keyring=self.keyring
+            folder,
+            codec=storage.codec,
+            quota_bytes=storage.quota_bytes,
+            keyring=self.keyring,
+            home=str(self.settings.home.resolve()),
         )
         return VaultStore(vault)
 

@@ -218,7 +218,12 @@ class FakeStack:
             "hash_algorithm": "blake3",
             "cache_context_meta": {},
             "non_cuda_context_meta": {"1": engine},
-            "storage_manager": {"l2_adapters": [{"last_failure": self.store_failure}]},
+            "storage_manager": {
+                "l2_adapters": [
+                    # each look finds that more of them failed
+                    {"last_failure": self.store_failure, "counters": {"failed": len(self.calls)}}
+                ]
+            },
         }
 
     def _forget(self, body: dict[str, Any]) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from cwm_jupyter.bench.rows import Row
 from cwm_jupyter.core.files import make_private_dir
 from cwm_jupyter.core.models import ChunkRef
 from cwm_jupyter.vault import codec
-from cwm_jupyter.vault.content import CodecName, encode, read_into
+from cwm_jupyter.vault.content import CodecName, encode, identify, read_into
 from cwm_jupyter.vault.files import Vault
 
 __all__ = ["Coding", "codec_rows", "element_bytes"]
@@ -55,10 +55,12 @@ class Coding:
             if ref.digest in self._files:
                 continue
             raw = self.raw(ref)
+            _, checksum = identify(self._vault.folder.secret, raw)
             for name in ("raw", "planes"):
                 parts = encode(
                     raw,
                     bytes.fromhex(ref.digest),
+                    checksum,
                     codec_name=name,
                     element_bytes=self._element_bytes,
                     keyring=self._vault.keyring,
@@ -90,6 +92,7 @@ class Coding:
                 file,
                 bytes.fromhex(ref.digest),
                 out,
+                secret=self._vault.folder.secret,
                 keyring=self._vault.keyring,
             )
         return out

@@ -128,7 +128,7 @@ class Subject:
         prompt = [*context.token_ids, *follow_up]
         beyond = stack.keys(prompt, context.salt)[len(context.keys) :]
         if beyond:  # or the question would find in the store what it left the time before
-            await stack.keeper().delete(beyond, tier="all", force=True)
+            await stack.keeper().drop(beyond, tier="all")
         await self._forget(context)
         thawed = await manager.thaw(context.window)
         asked = await continuation(stack, prompt, context.salt, 1)
@@ -153,7 +153,7 @@ class Subject:
     async def _prefetch(self, context: Context) -> float:
         """Ask often and evenly: the client's growing waits would be most of what is measured."""
         stack, state = await self.workspace.connect(), current(self.workspace.settings.home)
-        await stack.keeper().delete(context.keys, tier="l1", force=True)
+        await stack.keeper().drop(context.keys)
         body = {
             "model_name": stack.kv_model_name,
             "world_size": stack.world_size,

@@ -252,14 +252,19 @@ class LMCacheClient:
             ],
         )
 
-    async def store_failure(self) -> str | None:
-        """Return why chunks did not reach L2 lately, None where nothing is known of that."""
+    async def store_failures(self) -> tuple[int, str | None]:
+        """Return how many chunks failed to reach the vault since it was opened, and why lately."""
         with contextlib.suppress(CWMError):
             manager = (await self.status()).get("storage_manager", {})
             for adapter in manager.get("l2_adapters", []):
                 if adapter.get("last_failure"):
-                    return str(adapter["last_failure"])
-        return None
+                    return adapter.get("counters", {}).get("failed", 0), adapter["last_failure"]
+        return 0, None
+
+    async def unstored(self) -> int:
+        """Return how many chunks are on their way to L2; 0 where the server does not tell."""
+        store = (await self.status()).get("storage_manager", {}).get("store_controller", {})
+        return int(store.get("pending_keys_count", 0) + store.get("in_flight_task_count", 0))
 
     async def figures(self) -> CacheFigures:
         """Return the cache's figures; without a server all are None (unavailable)."""
@@ -369,6 +374,25 @@ class LMCacheClient:
             deleted += answer.deleted
             skipped += answer.skipped
         return DeleteResult(deleted=deleted, skipped=skipped)
+
+    async def drop(
+        self, keys: Sequence[ChunkKey], *, tier: Literal["l1", "all"] = "l1", patience_s: float = 5
+    ) -> bool:
+        """Delete chunks from memory, those that are in use once they are free.
+
+        Never by force: that would free memory which somebody still reads or writes.
+
+        Returns
+        -------
+        bool
+            False where some were in use for all of `patience_s`.
+        """
+        deadline = anyio.current_time() + patience_s
+        while (await self.delete(keys, tier=tier)).skipped:
+            if anyio.current_time() > deadline:
+                return False
+            await anyio.sleep(_POLL_LAST_S)
+        return True
 
     async def clear_memory(self) -> None:
         """Drop everything from L1 that is not in use; L2 is left alone."""

@@ -309,6 +309,8 @@ class Keyring:
 
     def _current(self) -> _Key:
         self._look()
+        if not self._keys:
+            raise SecurityError("There is no encryption key.", hint=_BACKUP)
         return self._keys[0]
 
     def _look(self) -> None:

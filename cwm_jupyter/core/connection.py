@@ -169,11 +169,10 @@ class ConnectedStack:
     async def forget(self, keys: Sequence[ChunkKey]) -> bool:
         """Have both servers drop what they have in memory, so that the store is read again.
 
-        LMCache drops these chunks, the engine its whole prefix cache. False where the engine
-        cannot: another's, or one that is in use.
+        The engine drops its whole prefix cache, LMCache these chunks. False where one of them
+        cannot: the engine is another's, or in use.
         """
-        await self.keeper().delete(keys, tier="l1", force=True)
-        return await self.engine.forget()
+        return await self.engine.forget() and await self.keeper().drop(keys)
 
     def keys(self, token_ids: Sequence[int], salt: str) -> list[ChunkKey]:
         """Return the keys of the chunks that a prompt of these tokens can be served from."""

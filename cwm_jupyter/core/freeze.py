@@ -204,14 +204,16 @@ class Freeze:
             await self.stack.engine.complete(
                 self._transcript.token_ids, cache_salt=self._salt, max_tokens=1
             )
-            await self.stack.keeper().delete(self._keys, tier="l1")
+            # What is in memory would be counted as well, and some may still be on its way.
+            dropped = not await self.stack.keeper().unstored()
+            dropped = dropped and await self.stack.keeper().drop(self._keys)
             found = await self.stack.keeper().prefetch(
                 self._transcript.token_ids,
                 model_name=self.stack.kv_model_name,
                 world_size=self.stack.world_size,
                 cache_salt=self._salt,
             )
-            if found.found >= len(self._keys):
+            if dropped and found.found >= len(self._keys):
                 break
             if time.monotonic() > deadline:
                 raise KVStoreTimeoutError(
@@ -336,10 +338,12 @@ async def settle(
     """
     deadline = time.monotonic() + timeout_s
     patience = _patience_s(len(keys))
-    refused = 0
+    refused, failed_before = 0, None
     while missing := await _await_stored(store, keys, job, min(patience, timeout_s)):
-        reason = await stack.keeper().store_failure()
-        refused += reason is not None
+        failed, reason = await stack.keeper().store_failures()
+        if failed == failed_before:
+            reason = None  # it is an old one, of somebody else's chunks perhaps
+        refused, failed_before = refused + (reason is not None), failed
         late = time.monotonic() > deadline
         if late or refused > _REFUSALS:
             what = f"{len(missing)} of {len(keys)} chunks did not reach the disk"

@@ -28,7 +28,12 @@ from cwm_jupyter.core.index import Index, Transaction
 from cwm_jupyter.core.lineage import Lineages
 from cwm_jupyter.core.models import ChunkRef, Fingerprint, Probe, Session, Value, Window
 from cwm_jupyter.core.transcript import Transcript
-from cwm_jupyter.errors import CWMError, IndexCorruptError, SessionBusyError
+from cwm_jupyter.errors import (
+    CWMError,
+    IndexCorruptError,
+    SessionBusyError,
+    WindowNotFoundError,
+)
 
 if TYPE_CHECKING:
     from cwm_jupyter.core.cipher import Keyring
@@ -162,6 +167,35 @@ class Library:
             self._manifest_path(window.id, replaced[0]).unlink(missing_ok=True)
         return window
 
+    def exchange(
+        self,
+        window_id: str,
+        new: Mapping[ChunkRef, ChunkRef],
+        change: Callable[[Window], Window],
+    ) -> Window:
+        """Exchange chunks in a window's present manifest, whoever else has changed that lately.
+
+        Raises
+        ------
+        WindowNotFoundError, IndexCorruptError
+            The window, or its manifest, is gone or damaged.
+        """
+        with self.index.transaction() as transaction:  # one writer at a time
+            present = transaction.get_window(window_id)
+            if present is None:
+                raise WindowNotFoundError(window_id)
+            manifest = self.manifest(present)
+            exchanged = manifest.exchanged(new)
+            if exchanged == manifest:
+                return transaction.update_window(window_id, change)
+            digest = self.write_manifest(exchanged)
+            window = transaction.update_window(
+                window_id, lambda w: change(w).replace(manifest_digest=digest)
+            )
+        if digest != present.manifest_digest:
+            self._manifest_path(window_id, present.manifest_digest).unlink(missing_ok=True)
+        return window
+
     def note_recomputed(self, lineage_id: str, new: Mapping[ChunkRef, ChunkRef]) -> None:
         """Note in all windows of a lineage that chunks were computed again, to other bytes.
 
@@ -170,10 +204,8 @@ class Library:
         for window in [*self.index.windows().items, *self.index.windows(state="deleted").items]:
             if window.lineage_id != lineage_id:
                 continue
-            with suppress(IndexCorruptError):  # whoever thaws that window is told
-                manifest = self.manifest(window)
-                if not new.keys().isdisjoint(manifest.refs):
-                    self.replace_manifest(manifest.exchanged(new), lambda w: w)
+            with suppress(CWMError):  # whoever thaws that window is told; it may be gone by now
+                self.exchange(window.id, new, lambda w: w)
 
     def forget_manifests(self, window_id: str) -> None:
         """Delete all manifests of a window."""

@@ -21,7 +21,12 @@ __all__ = ["ask", "compare"]
 
 
 async def ask(
-    stack: ConnectedStack, token_ids: Sequence[int], salt: str, *, top: int
+    stack: ConnectedStack,
+    token_ids: Sequence[int],
+    salt: str,
+    *,
+    top: int,
+    position_tokens: int | None = None,
 ) -> tuple[Probe, int | None]:
     """Ask the engine for the likeliest next tokens.
 
@@ -35,13 +40,18 @@ async def ask(
         Of its lineage.
     top
         How many tokens to note.
+    position_tokens
+        After how many tokens to ask, as was noted; None: at the end, see above.
 
     Returns
     -------
     tuple
         The probe, and the tokens that the engine reports as taken from cache (None: unavailable).
     """
-    context = token_ids if len(token_ids) % stack.chunk_tokens else token_ids[:-1]
+    if position_tokens is None:
+        at_chunk_end = len(token_ids) % stack.chunk_tokens == 0
+        position_tokens = len(token_ids) - at_chunk_end
+    context = token_ids[:position_tokens]
     completion = await stack.engine.complete(
         context, cache_salt=salt, max_tokens=1, top_logprobs=top
     )
@@ -65,7 +75,7 @@ def compare(noted: Probe, measured: Probe, *, tolerance: float) -> ProbeResult:
     new = dict(zip(measured.token_ids, measured.logprobs, strict=True))
     common = old.keys() & new.keys()
     difference = max((abs(old[token] - new[token]) for token in common), default=None)
-    if tolerance == 0:
+    if tolerance == 0 or noted.position_tokens != measured.position_tokens:
         passed = noted == measured
     else:
         passed = (

@@ -178,11 +178,10 @@ class Purge:
         if self.stack is None or self.stack.cache is None:
             return None if self.down else False
         try:
-            await self.stack.cache.delete(chosen.keys, tier="l1", force=True)
-            await self.stack.cache.delete(chosen.remote, tier="all", force=True)
+            dropped = await self.stack.cache.drop(chosen.keys)
+            return await self.stack.cache.drop(chosen.remote, tier="all") and dropped
         except CWMError:
             return False
-        return True
 
     def _forget(self, chosen: _Chosen) -> None:
         for window in chosen.windows:

@@ -168,7 +168,7 @@ class Replay:
         """Leave nothing of the replay, neither in LMCache nor in the store, and forget its salt."""
         sent = [key for token_ids in self._sent for key in self.stack.keys(token_ids, salt)]
         with suppress(CWMError):  # a stack that died took its memory along
-            await self.stack.keeper().delete(list(dict.fromkeys(sent)), tier="l1", force=True)
+            await self.stack.keeper().drop(list(dict.fromkeys(sent)))
         await self.store.purge([lineage_id], salts=[salt])
         deadline = time.monotonic() + _SWEEP_S
         quiet = 0

@@ -23,7 +23,7 @@ from cwm_jupyter.core.freeze import settle
 from cwm_jupyter.core.job import Job
 from cwm_jupyter.core.library import Library
 from cwm_jupyter.core.models import ChunkRef, Probe, ProbeResult, Session, ThawReport, Window, now
-from cwm_jupyter.errors import CWMError, IndexCorruptError, ProbeError
+from cwm_jupyter.errors import CWMError, IndexCorruptError, KVStoreError, ProbeError
 
 __all__ = ["Thaw"]
 
@@ -225,7 +225,13 @@ class Thaw:
         return result, cached
 
     async def _ask(self) -> tuple[Probe, int | None]:
-        return await probe.ask(self.stack, self._token_ids, self._salt, top=self.probe_top)
+        return await probe.ask(
+            self.stack,
+            self._token_ids,
+            self._salt,
+            top=self.probe_top,
+            position_tokens=self._manifest.probe.position_tokens,
+        )
 
     async def _await_quiet(self) -> None:
         """Wait a while for other requests to end, since they change the shapes of batches."""
@@ -253,6 +259,8 @@ class Thaw:
                 timeout_s=self.durable_timeout_s,
             )
             sealed = await store.seal(keys)
+            if None in sealed:
+                raise KVStoreError("A chunk that was stored again is not read back as stored.")
             await store.hold(self.window.id, chunks.keys)  # the new contents too
         except CWMError:
             self.window = await to_thread.run_sync(self._mark_damaged)
@@ -263,12 +271,12 @@ class Thaw:
 
     def _mark_damaged(self) -> Window:
         return self.library.index.update_window(
-            self.window.id, lambda w: w if w.state == "damaged" else w.to("damaged")
+            self.window.id, lambda w: w.to("damaged") if w.state == "intact" else w
         )
 
     def _mark_healed(self, new: dict[ChunkRef, ChunkRef]) -> Window:
-        window = self.library.replace_manifest(
-            self._manifest.exchanged(new), lambda w: w.to("intact") if w.state == "damaged" else w
+        window = self.library.exchange(
+            self.window.id, new, lambda w: w.to("intact") if w.state == "damaged" else w
         )
         self.library.note_recomputed(window.lineage_id, new)
         return window

@@ -25,6 +25,7 @@ from lmcache.v1.platform import create_event_notifier
 
 from cwm_jupyter.core.chunks import ChunkKey
 from cwm_jupyter.core.cipher import KEY_VARIABLE, Keyring
+from cwm_jupyter.errors import CWMError
 from cwm_jupyter.vault.files import Item, Vault
 
 __all__ = ["VaultAdapter"]
@@ -189,7 +190,13 @@ class VaultAdapter(L2AdapterInterface):  # type: ignore[misc]  # LMCache has no 
     # LMCache's own surface
 
     def delete(self, keys: list[ObjectKey]) -> None:
-        """Delete chunks that no window holds."""
+        """Delete chunks that no window holds; what cannot be deleted now stays."""
+        try:
+            self._delete(keys)
+        except (OSError, CWMError):
+            logger.exception("Chunks were not deleted")
+
+    def _delete(self, keys: list[ObjectKey]) -> None:
         ours = [_ours(key) for key in keys]
         sizes = [record.size_bytes if (record := self._vault.record(k)) else 0 for k in ours]
         gone = self._vault.delete(ours)

@@ -19,7 +19,7 @@ Header, little-endian::
     Q   raw bytes
     Q   payload bytes
     32s content id
-    16s raw checksum   xxh3_128 of the raw bytes
+    16s raw checksum   xxh3_128 of the raw bytes; zeros where they are encrypted
     12x
     32s checksum       blake3 of all before it
 """
@@ -51,6 +51,7 @@ __all__ = [
     "SizeError",
     "content_id",
     "encode",
+    "identify",
     "read_header",
     "read_into",
 ]
@@ -62,6 +63,7 @@ CODECS: tuple[CodecName, ...] = ("raw", "planes")
 HEADER_BYTES = 128
 _MAGIC = b"\x89CWM\r\n\x1a\n"
 _VERSION = 1
+_NO_CHECKSUM = bytes(16)
 _FIELDS = struct.Struct("<8sHBBB7xQQ32s16s12x")
 #: Read and checked piece by piece, so that what is checked is still in the processor's cache.
 _PIECE_BYTES = 256 << 10
@@ -107,9 +109,24 @@ def content_id(secret: bytes, raw: memoryview) -> bytes:
     return blake3.blake3(raw, key=secret).digest()
 
 
+def identify(secret: bytes, raw: memoryview) -> tuple[bytes, bytes]:
+    """Return `content_id` and checksum of the same bytes, also where they change meanwhile.
+
+    They lie in memory that an engine shares. Were the checksum taken later, of other bytes, those
+    would pass under this name.
+    """
+    digest, checksum = blake3.blake3(key=secret), xxhash.xxh3_128()
+    for piece in _pieces(raw):
+        ours = bytes(piece)
+        digest.update(ours)
+        checksum.update(ours)
+    return digest.digest(), checksum.digest()
+
+
 def encode(
     raw: memoryview,
     name: bytes,
+    checksum: bytes,
     *,
     codec_name: CodecName,
     element_bytes: int,
@@ -121,8 +138,8 @@ def encode(
     ----------
     raw
         The chunk's bytes.
-    name
-        Their `content_id`.
+    name, checksum
+        What `identify` gave for them.
     codec_name
         How to code them; what does not shrink stays raw.
     element_bytes
@@ -148,7 +165,8 @@ def encode(
         raw_bytes=len(raw),
         payload_bytes=size,
         content_id=name,
-        raw_checksum=xxhash.xxh3_128(raw).digest(),
+        # Unkeyed, it would confirm a guess; what is encrypted is held against its name instead.
+        raw_checksum=_NO_CHECKSUM if keyring is not None else checksum,
     ).pack()
     if keyring is not None:
         payload = keyring.seal(payload, header)
@@ -202,8 +220,9 @@ def read_into(
     name: bytes,
     out: memoryview,
     *,
+    secret: bytes,
     keyring: Keyring | None,
-    secret: bytes | None = None,
+    deep: bool = False,
 ) -> Header:
     """Read the content of this name into `out`, checked; on an error `out` holds anything.
 
@@ -215,10 +234,12 @@ def read_into(
         Its `content_id`.
     out
         Writable, contiguous, of exactly the raw size.
+    secret
+        The vault's.
     keyring
         Opens what is encrypted.
-    secret
-        The vault's: with it the bytes are held against the digest in the name, too.
+    deep
+        Hold the bytes against the digest in the name, too, as is done with what is encrypted.
 
     Raises
     ------
@@ -255,7 +276,8 @@ def read_into(
             except codec.CodecError as error:
                 raise ContentError(f"not decodable: {error}") from error
         found = xxhash.xxh3_128(out).digest()
-    if found != header.raw_checksum or (secret is not None and content_id(secret, out) != name):
+    damaged = not header.encrypted and found != header.raw_checksum
+    if damaged or ((deep or header.encrypted) and content_id(secret, out) != name):
         raise ContentError("other bytes than were written")
     return header
 

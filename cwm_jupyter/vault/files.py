@@ -110,6 +110,8 @@ class Vault:
         Bytes that all contents together may take; None: what the disk has.
     keyring
         Encrypts what is new, if it is meant to, and opens what is encrypted.
+    home
+        Whose holds are made here, and may be collected: several homes may share a vault.
     """
 
     def __init__(
@@ -119,19 +121,24 @@ class Vault:
         codec: CodecName = "raw",
         quota_bytes: int | None = None,
         keyring: Keyring | None = None,
+        home: str = "",
     ) -> None:
+        self.home = home
         self.folder = Folder(path, keyring)
         self.codec: CodecName = codec
         self.keyring = keyring
         self.room = Room(self, quota_bytes)
         self._naming = name_key(self.folder.secret)
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="cwm-vault")
+        # Stores wait for the disk; a load must not wait for them.
+        self._storing = ThreadPoolExecutor(_THREADS, thread_name_prefix="cwm-storing")
         self._counts: Counter[str] = Counter()
         self._counting = threading.Lock()
         self._scratch = threading.local()
 
     def close(self) -> None:
         """Wait until all that was begun is done; nothing can be begun after that."""
+        self._storing.shutdown(wait=True)
         self._pool.shutdown(wait=True)
 
     @property
@@ -145,7 +152,9 @@ class Vault:
         with self._counting:
             self._counts.update(changes)
 
-    def each(self, work: Callable[[_T], _U], items: Iterable[_T]) -> list[_U]:
+    def each(
+        self, work: Callable[[_T], _U], items: Iterable[_T], *, storing: bool = False
+    ) -> list[_U]:
         """Do `work` for each item on a few threads: reading and digesting release the GIL.
 
         Raises
@@ -154,7 +163,7 @@ class Vault:
             The vault is closed.
         """
         try:
-            results = self._pool.map(work, items)
+            results = (self._storing if storing else self._pool).map(work, items)
         except RuntimeError as error:
             raise KVStoreError("The vault is closed.") from error
         return list(results)
@@ -324,8 +333,8 @@ class Vault:
             if out is None:
                 out = self._own_memory(read_header(file, name).raw_bytes)
                 file.seek(0)
-            secret = self.folder.secret if deep else None
-            return read_into(file, name, out, keyring=self.keyring, secret=secret)
+            secret = self.folder.secret
+            return read_into(file, name, out, secret=secret, keyring=self.keyring, deep=deep)
 
     def _own_memory(self, size: int) -> memoryview:
         memory: bytearray | None = getattr(self._scratch, "memory", None)
@@ -363,6 +372,7 @@ class Vault:
                 records=list(records),
                 contents=sorted({r.content for r in records.values() if r is not None}),
                 held_at=now(),
+                home=self.home,
             )
             data = seal_document(HOLD, SCHEMA, hold, path.name, self.keyring)
             disk.add(self.folder.holds, path, data)

@@ -90,6 +90,8 @@ class Hold(Value, frozen=True, kw_only=True):
     records: list[_Name]
     contents: list[_Name]
     held_at: str
+    #: of whose index the owner is: several homes may share a vault
+    home: str = ""
 
 
 def name_key(secret: bytes) -> bytes:

@@ -16,7 +16,7 @@ from cwm_jupyter.core.cipher import Keyring
 from cwm_jupyter.core.files import reseal as reseal_document
 from cwm_jupyter.errors import IndexCorruptError
 from cwm_jupyter.vault import disk
-from cwm_jupyter.vault.content import ContentError, encode, read_header, read_into
+from cwm_jupyter.vault.content import ContentError, encode, identify, read_header, read_into
 from cwm_jupyter.vault.files import Vault
 from cwm_jupyter.vault.records import HOLD, RECORD, SCHEMA
 
@@ -89,14 +89,19 @@ def _content(vault: Vault, path: Path, keyring: Keyring) -> bool:
                 return False
             file.seek(0)
             raw = memoryview(bytearray(header.raw_bytes))
-            read_into(file, name, raw, keyring=keyring)
+            read_into(file, name, raw, secret=vault.folder.secret, keyring=keyring)
     except FileNotFoundError:  # evicted since it was listed
         return False
     except ContentError:
         vault.examine(path.stem)
         return False
     parts = encode(
-        raw, name, codec_name=header.codec, element_bytes=header.element_bytes, keyring=keyring
+        raw,
+        name,
+        identify(vault.folder.secret, raw)[1],
+        codec_name=header.codec,
+        element_bytes=header.element_bytes,
+        keyring=keyring,
     )
     temporary = disk.write_temporary(vault.folder.contents, parts)
     os.utime(temporary, ns=(status.st_atime_ns, status.st_mtime_ns))  # this is no use of it

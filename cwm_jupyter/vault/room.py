@@ -309,8 +309,10 @@ class Room:
         horizon = time.time() - _FREEZING_S
         return [
             owner
-            for owner in self.holds()
-            if owner not in owners and self._folder.hold(owner).stat().st_mtime < horizon
+            for owner, hold in self.holds().items()
+            if owner not in owners
+            and hold.home == self._vault.home
+            and self._folder.hold(owner).stat().st_mtime < horizon
         ]
 
 

@@ -249,6 +249,11 @@ async def _on_disk(work: Callable[[*_Args], _T], *args: *_Args) -> _T:
 
 
 def _check(found: Found, ref: ChunkRef) -> ChunkCheck:
+    if found.state == "unreadable":  # which says nothing of the bytes
+        raise KVStoreError(
+            f"Chunk {ref.chunk_hash[:12]} cannot be read now: {found.reason}.",
+            hint="Look to the disk, its permissions and the encryption key, then try again.",
+        )
     same = found.state == "intact" and found.content == ref.digest
     state: Literal["intact", "missing", "corrupt"] = "intact" if same else "corrupt"
     if found.state == "missing":

@@ -19,7 +19,7 @@ import msgspec
 from cwm_jupyter.core.chunks import ChunkKey
 from cwm_jupyter.errors import CWMError, ResourceExhaustedError
 from cwm_jupyter.vault import disk
-from cwm_jupyter.vault.content import content_id, encode
+from cwm_jupyter.vault.content import encode, identify
 from cwm_jupyter.vault.records import Record
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ class _Chunk(msgspec.Struct, kw_only=True):
     item: Item
     name: str = ""
     content: str = ""
+    checksum: bytes = b""
     #: what the key meant when it was looked at
     before: Record | None = None
     #: whether something damaged is replaced
@@ -89,10 +90,10 @@ class _Chunk(msgspec.Struct, kw_only=True):
 def store(vault: Vault, items: Sequence[Item]) -> list[Stored]:
     """Store chunks, see `Vault.store`."""
     chunks = [_Chunk(item=item) for item in items]
-    vault.each(lambda one: _guarded(one, lambda: _look(vault, one)), chunks)
+    vault.each(lambda one: _guarded(one, lambda: _look(vault, one)), chunks, storing=True)
     _share(chunks)
     missing = [one for one in chunks if one.outcome is None]
-    vault.each(lambda one: _guarded(one, lambda: _write(vault, one)), missing)
+    vault.each(lambda one: _guarded(one, lambda: _write(vault, one)), missing, storing=True)
     for one in missing:
         if one.bearer is not None and one.bearer.outcome is not None and one.outcome is None:
             one.outcome = one.bearer.outcome  # it failed
@@ -129,7 +130,8 @@ def _guarded(one: _Chunk, step: Callable[[], object]) -> None:
 def _look(vault: Vault, one: _Chunk) -> None:
     item = one.item
     one.name = vault.name(item.key)
-    one.content = content_id(vault.folder.secret, item.raw).hex()
+    identity, one.checksum = identify(vault.folder.secret, item.raw)
+    one.content = identity.hex()
     there = disk.exists(vault.folder.record(one.name))
     one.before = vault.record_named(one.name)
     if one.before is not None:
@@ -171,6 +173,7 @@ def _write_content(vault: Vault, one: _Chunk) -> None:
     parts = encode(
         one.item.raw,
         bytes.fromhex(one.content),
+        one.checksum,
         codec_name=vault.codec,
         element_bytes=one.item.element_bytes,
         keyring=vault.keyring,

@@ -28,7 +28,7 @@ def point(vault: Vault, key: ChunkKey, content: str) -> bool:
         The disk did not take the record.
     """
     with vault.folder.locked():  # so that it is not evicted between the look and the record
-        found = vault.examine(content)
+        found = vault.examine(content, deep=True)
         if found.state != "intact" or found.raw_bytes is None:
             return False
         vault.point(key, content, found.raw_bytes)

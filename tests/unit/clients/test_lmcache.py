@@ -136,7 +136,7 @@ async def test_prefetch_polls_gently_until_done(wire, client, salt, waits):
     ]
     assert waits[0] == 0.005
     assert waits == sorted(waits)
-    assert max(waits) == waits[-1] == 0.05
+    assert max(waits) == waits[-1] == 0.02
 
 
 async def test_prefetch_of_less_than_a_chunk(wire, client, salt):

@@ -18,6 +18,7 @@ from cwm_jupyter.vault.content import (
     SizeError,
     content_id,
     encode,
+    identify,
     read_into,
 )
 
@@ -28,8 +29,11 @@ def written(
     path: Path, raw: bytes, codec: CodecName = "raw", keyring: Keyring | None = None
 ) -> bytes:
     """Write a content and return its name."""
-    name = content_id(SECRET, memoryview(raw))
-    parts = encode(memoryview(raw), name, codec_name=codec, element_bytes=2, keyring=keyring)
+    name, checksum = identify(SECRET, memoryview(raw))
+    assert name == content_id(SECRET, memoryview(raw))
+    parts = encode(
+        memoryview(raw), name, checksum, codec_name=codec, element_bytes=2, keyring=keyring
+    )
     path.write_bytes(b"".join(parts))
     return name
 
@@ -145,3 +149,20 @@ def test_another_size_than_is_wanted_is_no_damage(tmp_path: Path) -> None:
     name = written(path, kv(1))
     with pytest.raises(SizeError, match="8,192 bytes where 100 are wanted"):
         read(path, name, 100)
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+@pytest.mark.parametrize("codec", ["raw", "planes"])
+def test_bytes_that_changed_while_they_were_stored_are_damage(
+    tmp_path: Path, keyring: Keyring, codec: CodecName, encrypted: bool
+) -> None:
+    """They lie in memory that an engine shares: what was digested need not be what was written."""
+    raw = bytearray(kv(1))
+    name, checksum = identify(SECRET, memoryview(raw))
+    raw[100] ^= 1
+    ring = keyring if encrypted else None
+    parts = encode(memoryview(raw), name, checksum, codec_name=codec, element_bytes=2, keyring=ring)
+    path = tmp_path / "content"
+    path.write_bytes(b"".join(parts))
+    with pytest.raises(ContentError, match="other bytes"):
+        read(path, name, len(raw), keyring)
