@@ -28,7 +28,7 @@ from cwm_jupyter.core.connection import ConnectedStack
 from cwm_jupyter.core.library import Library
 from cwm_jupyter.core.manager import Manager
 from cwm_jupyter.core.rotation import open_keyring
-from cwm_jupyter.errors import StackDownError, StackError
+from cwm_jupyter.errors import CancelledJobError, StackDownError, StackError
 from cwm_jupyter.stack.state import StackState, current
 from cwm_jupyter.vault.files import Vault
 from cwm_jupyter.vault.fs import FsStore
@@ -39,6 +39,8 @@ __all__ = ["Workspace", "get_workspace"]
 _T = TypeVar("_T")
 #: how long cancelled work may take to put everything in order
 _CANCEL_S = 30.0
+#: how long work that was just handed over may take to begin
+_BEGIN_S = 1.0
 
 
 class Workspace:
@@ -168,20 +170,26 @@ class Workspace:
 
         Ctrl-C cancels the work, waits until it has put everything in order, and is then raised.
         """
-        ended = threading.Event()
+        begun, ended = threading.Event(), threading.Event()
+        scopes: list[anyio.CancelScope] = []
 
         async def watched() -> _T:
-            try:
-                return await work(*args)
-            finally:
-                ended.set()
+            with anyio.CancelScope() as scope:
+                scopes.append(scope)
+                begun.set()
+                try:
+                    return await work(*args)
+                finally:
+                    ended.set()
+            raise CancelledJobError("Interrupted.")
 
-        future = self.start(watched)
         try:
-            return future.result()
+            return self.start(watched).result()
         except KeyboardInterrupt:
-            future.cancel()
-            ended.wait(_CANCEL_S)
+            # It may have come while the work was being started, before there was a future.
+            if begun.wait(_BEGIN_S) and not ended.is_set():
+                self.start(_cancel, scopes[0])
+                ended.wait(_CANCEL_S)
             raise
 
     async def arun(self, work: Callable[..., Awaitable[_T]], *args: Any) -> _T:
@@ -195,6 +203,10 @@ class Workspace:
                 self._portal.call(self.disconnect)
             self._exit.close()
             self._portal = None
+
+
+async def _cancel(scope: anyio.CancelScope) -> None:
+    scope.cancel()
 
 
 _shared: Workspace | None = None
