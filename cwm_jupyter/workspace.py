@@ -183,11 +183,15 @@ class Workspace:
                     ended.set()
             raise CancelledJobError("Interrupted.")
 
+        future: Future[_T] | None = None
         try:
-            return self.start(watched).result()
+            future = self.start(watched)
+            return future.result()
         except KeyboardInterrupt:
-            # It may have come while the work was being started, before there was a future.
-            if begun.wait(_BEGIN_S) and not ended.is_set():
+            if future is not None:
+                future.cancel()
+                ended.wait(_CANCEL_S)
+            elif begun.wait(_BEGIN_S):  # it came while the work was being started
                 self.start(_cancel, scopes[0])
                 ended.wait(_CANCEL_S)
             raise
