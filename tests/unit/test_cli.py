@@ -60,9 +60,8 @@ def test_a_damaged_window_has_a_status_of_its_own(cwm: Any, fake_stack: FakeStac
     assert (status, err) == (3, "")
     report = document(out)
     assert not report["intact"]
-    assert report["windows"][0]["faults"] == [
-        {"chunk": 0, "rank": 0, "state": "missing", "reason": "its content is gone"}
-    ]
+    (fault,) = report["windows"][0]["faults"]
+    assert (fault["state"], fault["reason"]) == ("missing", "its content is gone")
     status, out, _ = cwm("verify", "paper")
     assert status == 3
     assert out.startswith("Window paper is DAMAGED: of ")
