@@ -20,7 +20,7 @@ from cwm_jupyter.core.reports import (
 )
 from cwm_jupyter.core.rotation import RotationReport
 from cwm_jupyter.present import html, text
-from cwm_jupyter.present_upkeep import FORMS
+from cwm_jupyter.present.upkeep import FORMS
 
 
 def check(window: str = "paper", **fields: Any) -> WindowCheck:

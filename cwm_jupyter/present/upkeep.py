@@ -18,6 +18,7 @@ from cwm_jupyter.core.reports import (
 )
 from cwm_jupyter.core.rotation import RotationReport
 from cwm_jupyter.layout import Block, Facts, Line, Prose, Table
+from cwm_jupyter.present.phrases import many
 from cwm_jupyter.units import count, megabytes, seconds
 
 __all__ = ["FORMS"]
@@ -45,7 +46,7 @@ def _verify_report(report: VerifyReport) -> list[Block]:
         elif len(report.windows) == 1:
             shown.append(Line(_all_intact(check)))
         if check.chunks_relinked:
-            lost = _many(check.chunks_relinked, "record")
+            lost = many(check.chunks_relinked, "record")
             shown.append(
                 Line(
                     f"{check.window}: {lost} lost, and made anew: what was frozen was still there."
@@ -89,7 +90,7 @@ def _all_intact(check: WindowCheck) -> str:
             "not bit-equal to what was frozen"
         )
     return (
-        f"Window {check.window} is intact: {_many(check.chunks, 'chunk')} read and right "
+        f"Window {check.window} is intact: {many(check.chunks, 'chunk')} read and right "
         f"({megabytes(check.size_bytes)}, {seconds(check.verify_s)}){recomputed}"
     )
 
@@ -102,7 +103,7 @@ def _damage(check: WindowCheck) -> str:
         for number, what in ((check.chunks_missing, "missing"), (check.chunks_corrupt, "corrupt"))
         if number
     )
-    return f"Window {check.window} is DAMAGED: of {_many(check.chunks, 'chunk')}, {bad}"
+    return f"Window {check.window} is DAMAGED: of {many(check.chunks, 'chunk')}, {bad}"
 
 
 def _fault(fault: ChunkFault, check: WindowCheck) -> tuple[str, str]:
@@ -115,7 +116,7 @@ def _verified_in_all(report: VerifyReport) -> str:
     damaged = sum(check.state == "damaged" for check in report.windows)
     unseen = sum(c.problem is not None and c.state != "damaged" for c in report.windows)
     intact = len(report.windows) - damaged - unseen
-    parts = [f"{_many(intact, 'window')} intact"]
+    parts = [f"{many(intact, 'window')} intact"]
     parts += [f"{count(damaged)} DAMAGED"] if damaged else []
     parts += [f"{count(unseen)} not verified"] if unseen else []
     return f"{', '.join(parts)}; {megabytes(report.size_bytes)} read in {seconds(report.verify_s)}"
@@ -126,7 +127,7 @@ def _repair_report(report: RepairReport) -> list[Block]:
     if not report.turns_replayed:
         relinked = report.chunks_relinked
         how = f", {count(relinked)} of them linked again" if relinked else ""
-        chunks = _many(window.chunks, "chunk")
+        chunks = many(window.chunks, "chunk")
         return [Line(f"Nothing to compute: {window.name} has all its {chunks}{how}")]
     parts = [
         f"{count(number)} {what}"
@@ -138,10 +139,10 @@ def _repair_report(report: RepairReport) -> list[Block]:
         )
         if number
     ]
-    work = f"{_many(report.computed_tokens, 'token')} in {_many(report.turns_replayed, 'turn')}"
+    work = f"{many(report.computed_tokens, 'token')} in {many(report.turns_replayed, 'turn')}"
     shown: list[Block] = [
         Line(
-            f"Repaired {window.name}: of {_many(window.chunks, 'chunk')}, {', '.join(parts)}; "
+            f"Repaired {window.name}: of {many(window.chunks, 'chunk')}, {', '.join(parts)}; "
             f"{work} computed, {seconds(report.repair_s)}"
         )
     ]
@@ -181,7 +182,7 @@ def _disk_usage(usage: DiskUsage) -> list[Block]:
         quota = f"{megabytes(usage.quota_bytes)}, {usage.stored_bytes / usage.quota_bytes:.0%} used"
     damaged = ""
     if usage.quarantined:
-        damaged = f"{_many(usage.quarantined, 'file')}, {megabytes(usage.quarantined_bytes)}"
+        damaged = f"{many(usage.quarantined, 'file')}, {megabytes(usage.quarantined_bytes)}"
     pairs = [
         ("in all", f"{megabytes(usage.stored_bytes)}{ratio}"),
         ("unfrozen", megabytes(usage.unfrozen_bytes)),
@@ -231,7 +232,7 @@ def _purge_report(report: PurgeReport) -> list[Block]:
         for kind, names in (("window", report.windows), ("session", report.sessions))
         if names
     )
-    amount = f"{_many(report.chunks, 'chunk')}, {megabytes(report.freed_bytes)}"
+    amount = f"{many(report.chunks, 'chunk')}, {megabytes(report.freed_bytes)}"
     if not report.chunks:
         amount = f"no chunk of its own, {megabytes(report.freed_bytes)}"
     if not report.removed:
@@ -253,18 +254,14 @@ def _rotation_report(report: RotationReport) -> list[Block]:
     dropped = f", {count(report.dropped)} older dropped" if report.dropped else ""
     shown: list[Block] = [
         Line(
-            f"{key} is in use ({report.current}): {_many(report.documents, 'document')} and "
-            f"{_many(report.contents, 'file')} of the vault encrypted anew{dropped}"
+            f"{key} is in use ({report.current}): {many(report.documents, 'document')} and "
+            f"{many(report.contents, 'file')} of the vault encrypted anew{dropped}"
         )
     ]
     if report.unreadable:
         shown.append(Line("What could not be opened, so the older keys are kept:", loud=True))
         shown.append(Prose("\n".join(report.unreadable)))
     return shown
-
-
-def _many(number: int, what: str) -> str:
-    return f"{count(number)} {what}{'' if number == 1 else 's'}"
 
 
 #: by type, for `cwm_jupyter.present.blocks`

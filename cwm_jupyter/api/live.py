@@ -1,0 +1,260 @@
+"""Sessions: live conversations with the model."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from anyio import to_thread
+
+from cwm_jupyter.api.frozen import afreeze, freeze
+from cwm_jupyter.core.models import FreezeReport, Message, Page, Reply, Session, ThawReport
+from cwm_jupyter.current import shared
+from cwm_jupyter.errors import CWMError, SessionExistsError, ValidationError
+from cwm_jupyter.present import html, text
+from cwm_jupyter.workspace import get_workspace
+
+__all__ = ["LiveSession", "asession", "session", "sessions"]
+
+
+class LiveSession:
+    """A conversation with the model; made by `session`.
+
+    Parameters
+    ----------
+    name
+        Of a session that exists.
+    report
+        What the thaw measured that made it.
+
+    Examples
+    --------
+    >>> s = cwm.session("paper", system="Be brief.")  # doctest: +SKIP
+    >>> s.say("What is a KV cache?").text  # doctest: +SKIP
+    """
+
+    def __init__(self, name: str, report: ThawReport | None = None) -> None:
+        self.name = name
+        self.report = report
+
+    @property
+    def record(self) -> Session:
+        """The session's entry in the index, as it is now."""
+        workspace = get_workspace()
+        return workspace.run(workspace.manager.session, self.name)
+
+    @property
+    def messages(self) -> list[Message]:
+        """What was said so far."""
+        workspace = get_workspace()
+        status = workspace.run(partial(workspace.manager.status, session=self.name))
+        return status.messages
+
+    def say(
+        self,
+        text: str,
+        *,
+        files: Sequence[str | Path] = (),
+        max_tokens: int | None = None,
+        temperature: float = 0.0,
+        seed: int | None = None,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Reply:
+        """Say something and return the answer.
+
+        Parameters
+        ----------
+        text
+            The question.
+        files
+            Text files that go before it.
+        max_tokens
+            Longest answer in tokens; None is the setting ``limits.max_tokens``.
+        temperature
+            0, the default, is greedy.
+        seed
+            For sampling that can be repeated.
+        on_text
+            Called with each piece of the answer as it comes, on another thread.
+
+        Raises
+        ------
+        StackDownError
+            No stack is running.
+        ContextFullError
+            The conversation would not fit into the model's context.
+        """
+        saying = self._saying(text, files, max_tokens, temperature, seed, on_text)
+        return get_workspace().run(saying)
+
+    async def asay(
+        self,
+        text: str,
+        *,
+        files: Sequence[str | Path] = (),
+        max_tokens: int | None = None,
+        temperature: float = 0.0,
+        seed: int | None = None,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Reply:
+        """As `say`, awaited."""
+        saying = self._saying(text, files, max_tokens, temperature, seed, on_text)
+        return await get_workspace().arun(saying)
+
+    def _saying(
+        self,
+        text: str,
+        files: Sequence[str | Path],
+        max_tokens: int | None,
+        temperature: float,
+        seed: int | None,
+        on_text: Callable[[str], None] | None,
+    ) -> Callable[[], Awaitable[Reply]]:
+        return partial(
+            get_workspace().manager.say,
+            self.name,
+            text,
+            files=[Path(file) for file in files],
+            max_tokens=max_tokens,
+            temperature=temperature,
+            seed=seed,
+            on_text=on_text,
+        )
+
+    def freeze(self, name: str, *, tags: Sequence[str] = (), note: str = "") -> FreezeReport:
+        """Freeze the session under a name, see `freeze`."""
+        return freeze(name, self.name, tags=tags, note=note)
+
+    async def afreeze(self, name: str, *, tags: Sequence[str] = (), note: str = "") -> FreezeReport:
+        """As `freeze`, awaited."""
+        return await afreeze(name, self.name, tags=tags, note=note)
+
+    def __repr__(self) -> str:
+        return f"<{self._shown(text)}>"
+
+    def _repr_html_(self) -> str:
+        return self._shown(html)
+
+    def _shown(self, form: Callable[[object], str]) -> str:
+        try:
+            return form(self.record)
+        except CWMError:  # removed meanwhile, for example: a repr never raises
+            return form(f"Session {self.name}, not in the index")
+
+
+def session(
+    name: str | None = None,
+    *,
+    system: str | None = None,
+    messages: Sequence[Message | Mapping[str, str]] = (),
+    from_window: str | None = None,
+) -> LiveSession:
+    """Return a session; begin it if there is none of this name.
+
+    A cell that does so may run again: a session that began in just this way is returned as it is.
+
+    Parameters
+    ----------
+    name
+        None is the session that the magics use in this notebook, or ``main``.
+    system
+        The system message.
+    messages
+        A conversation to go on from: `Message` or dicts with ``role`` and ``content``.
+    from_window
+        A window that the session is thawed from; what was measured is in `LiveSession.report`, and
+        if less came from cache than was frozen there is a warning.
+
+    Raises
+    ------
+    SessionExistsError
+        There is one of this name, and it began otherwise.
+    WindowNotFoundError
+        There is no such window.
+
+    Examples
+    --------
+    >>> s = cwm.session("paper", from_window="paper-read")  # doctest: +SKIP
+    """
+    return get_workspace().run(
+        partial(_session, name, system=system, messages=messages, from_window=from_window)
+    )
+
+
+async def asession(
+    name: str | None = None,
+    *,
+    system: str | None = None,
+    messages: Sequence[Message | Mapping[str, str]] = (),
+    from_window: str | None = None,
+) -> LiveSession:
+    """As `session`, awaited."""
+    return await get_workspace().arun(
+        partial(_session, name, system=system, messages=messages, from_window=from_window)
+    )
+
+
+async def _session(
+    name: str | None,
+    *,
+    system: str | None,
+    messages: Sequence[Message | Mapping[str, str]],
+    from_window: str | None,
+) -> LiveSession:
+    manager = get_workspace().manager
+    name = name or shared.name
+    opening = [_message(m) for m in messages]
+    if system is not None:
+        opening.insert(0, Message(role="system", content=system))
+    if opening and from_window is not None:
+        raise ValidationError("A session begins with messages or from a window, not with both.")
+    found = await manager.find_session(name)
+    if found is not None:
+        await _check_beginning(found, opening, from_window)
+        return LiveSession(found.name)
+    if from_window is None:
+        return LiveSession((await manager.create_session(name, messages=opening)).name)
+    report = await manager.thaw(from_window, as_session=name)
+    if not report.complete:
+        warnings.warn(text(report), stacklevel=2)
+    return LiveSession(report.session, report)
+
+
+async def _check_beginning(
+    found: Session, opening: Sequence[Message], from_window: str | None
+) -> None:
+    """Refuse to take a session for another one."""
+    if from_window is not None:
+        index = get_workspace().library.index
+        window = await to_thread.run_sync(index.require_window, from_window)
+        same = found.window_id == window.id
+    else:
+        transcript = await to_thread.run_sync(get_workspace().library.transcript, found)
+        said = transcript.messages
+        same = said[: len(opening)] == list(opening)
+    if not same:
+        raise SessionExistsError(
+            f"There is a session {found.name!r} already, and it began otherwise.",
+            hint="Choose another name.",
+            session=found.name,
+        )
+
+
+def _message(message: Message | Mapping[str, str]) -> Message:
+    if isinstance(message, Message):
+        return message
+    if set(message) != {"role", "content"}:
+        raise ValidationError(
+            f"A message has role and content, not {', '.join(map(str, message)) or 'nothing'}."
+        )
+    return Message(role=message["role"], content=message["content"])
+
+
+def sessions(*, state: str | None = None, limit: int | None = None, offset: int = 0) -> Page:
+    """List sessions, oldest first; deleted and expired ones only where `state` asks."""
+    workspace = get_workspace()
+    return workspace.run(
+        partial(workspace.manager.sessions, state=state, limit=limit, offset=offset)
+    )

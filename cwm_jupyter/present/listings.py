@@ -1,0 +1,182 @@
+"""How sessions and windows look, one and many."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from cwm_jupyter.core.models import (
+    Fingerprint,
+    Message,
+    Page,
+    Session,
+    SessionStatus,
+    Turn,
+    Window,
+    WindowStatus,
+)
+from cwm_jupyter.layout import Block, Facts, Line, Table
+from cwm_jupyter.present.phrases import chunks, excerpt, facts, proof, turns
+from cwm_jupyter.units import age, count, megabytes, seconds
+
+__all__ = ["FORMS"]
+
+_EXCERPT = 88
+_DIGEST = 12
+
+
+def _session(session: Session) -> list[Block]:
+    return [
+        Line(
+            f"Session {session.name}, {session.state}: {turns(session.turns)}, "
+            f"{count(session.tokens)} tokens{_of_context(session)}, {session.model}; "
+            f"last used {age(session.updated_at)}"
+        )
+    ]
+
+
+def _window(window: Window) -> list[Block]:
+    lines: list[Block] = [
+        Line(
+            f"Window {window.name}, {window.state}: {turns(window.turns)}, "
+            f"{count(window.tokens)} tokens, {chunks(window.chunks)} "
+            f"({megabytes(window.size_bytes)}), {window.model}; frozen {age(window.created_at)}"
+        )
+    ]
+    if window.state == "deleted":
+        lines.append(
+            Line(f"Bring it back with: cwm rm --undo {shlex.quote(window.name)}", faint=True)
+        )
+    return lines
+
+
+def _page(page: Page) -> list[Block]:
+    if not page.items:
+        return [
+            Line("There are none." if not page.total else f"None of {page.total} on this page.")
+        ]
+    table = (_window_table if isinstance(page.items[0], Window) else _session_table)(page.items)
+    if len(page.items) == page.total:
+        return [table]
+    last = page.offset + len(page.items)
+    return [table, Line(f"{page.offset + 1} to {last} of {page.total}", faint=True)]
+
+
+def _window_table(windows: Sequence[Window]) -> Table:
+    return Table(
+        ("WINDOW", "STATE", "TOKENS", "SIZE", "FROZEN", "TAGS", "NOTE"),
+        [
+            (
+                w.name,
+                w.state,
+                count(w.tokens),
+                megabytes(w.size_bytes),
+                age(w.created_at),
+                " ".join(w.tags),
+                excerpt(w.note, 40),
+            )
+            for w in windows
+        ],
+        frozenset({2, 3}),
+    )
+
+
+def _session_table(sessions: Sequence[Session]) -> Table:
+    return Table(
+        ("SESSION", "STATE", "TURNS", "TOKENS", "USED", "MODEL"),
+        [
+            (s.name, s.state, count(s.turns), count(s.tokens), age(s.updated_at), s.model)
+            for s in sessions
+        ],
+        frozenset({2, 3}),
+    )
+
+
+def _session_status(status: SessionStatus) -> list[Block]:
+    session = status.session
+    pairs = [
+        ("session", f"{session.name}, {session.state}"),
+        ("model", session.model),
+        ("tokens", f"{count(session.tokens)}{_of_context(session)}"),
+        ("begun", age(session.created_at)),
+        ("last used", age(session.updated_at)),
+        ("tags", " ".join(session.tags)),
+    ]
+    return [facts(pairs), *_conversation(status.turns, status.messages)]
+
+
+def _window_status(status: WindowStatus) -> list[Block]:
+    window = status.window
+    present = count(status.chunks_present)
+    pairs = [
+        ("window", f"{window.name}, {window.state}"),
+        ("note", window.note),
+        ("tags", " ".join(window.tags)),
+        ("model", window.model),
+        ("frozen", age(window.created_at)),
+        ("last thawed", age(window.used_at) if window.used_at else "never"),
+        ("tokens", count(window.tokens)),
+        ("chunks", f"{count(window.chunks)} of {window.chunk_tokens} tokens, {present} present"),
+        ("size", megabytes(window.size_bytes)),
+        ("proof", f"{proof(window)}, {age(window.proof.checked_at)}"),
+        ("probe", f"{len(status.probe.token_ids)} likeliest tokens noted"),
+        ("parent", status.parent or ""),
+        ("children", ", ".join(status.children)),
+        *_engine(status.fingerprint),
+    ]
+    return [facts(pairs), *_conversation(status.turns, status.messages)]
+
+
+def _of_context(session: Session) -> str:
+    if session.max_context_tokens is None:
+        return ""
+    return f" of {count(session.max_context_tokens)}"
+
+
+def _engine(fingerprint: Fingerprint) -> list[tuple[str, str]]:
+    pairs = []
+    for label, fields in (("layout", fingerprint.layout), ("numeric", fingerprint.numeric)):
+        known = [f"{name} {_short(v)}" for name, v in fields.items() if v is not None]
+        unknown = [name for name, value in fields.items() if value is None]
+        pairs.append((label, ", ".join(known)))
+        pairs.append((f"{label}, unknown", ", ".join(unknown)))
+    return pairs
+
+
+def _short(value: object) -> str:
+    """Return a fingerprint's field; digests by their beginning."""
+    shown = str(value)
+    return shown if len(shown) < 32 else f"{shown[:_DIGEST]}…"
+
+
+def _conversation(turns: Sequence[Turn], messages: Sequence[Message]) -> list[Block]:
+    shown: list[Block] = []
+    if turns:
+        rows = [
+            (
+                str(turn.number),
+                count(turn.prompt_end),
+                count(turn.cached_tokens),
+                seconds(turn.ttft_s),
+                count(turn.end - turn.prompt_end),
+                turn.finish_reason,
+            )
+            for turn in turns
+        ]
+        header = ("TURN", "TOKENS IN", "FROM CACHE", "FIRST TOKEN", "TOKENS OUT", "ENDED BY")
+        shown += [Line(""), Table(header, rows, frozenset({0, 1, 2, 3, 4}))]
+    if messages:
+        said = [(m.role, excerpt(m.content, _EXCERPT)) for m in messages]
+        shown += [Line(""), Facts(said)]
+    return shown
+
+
+#: by type, for `cwm_jupyter.present.blocks`
+FORMS: dict[type, Callable[[Any], list[Block]]] = {
+    Session: _session,
+    Window: _window,
+    Page: _page,
+    SessionStatus: _session_status,
+    WindowStatus: _window_status,
+}

@@ -1,0 +1,238 @@
+"""Verbs of sessions and windows: say, freeze, thaw, ls, show, rm."""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cwm_jupyter.errors import ValidationError
+from cwm_jupyter.parsing import natural
+from cwm_jupyter.verbs.base import SESSION, TAGS, WINDOW, FrontEnd, Verb, argument
+
+if TYPE_CHECKING:
+    from cwm_jupyter.core.models import (
+        FreezeReport,
+        Page,
+        Reply,
+        Session,
+        ThawReport,
+        Value,
+        Window,
+    )
+    from cwm_jupyter.workspace import Workspace
+
+__all__ = ["VERBS"]
+
+
+def _say(workspace: Workspace, args: argparse.Namespace, front: FrontEnd) -> Reply:
+    text = front.read() if args.text == ["-"] else " ".join(args.text)
+    if not text.strip() and not args.files:
+        raise ValidationError("There is nothing to say.", hint="Write a question.")
+    manager, name = workspace.manager, args.session or front.session
+    before = workspace.run(_opened, workspace, name, args.system)
+    if front.use(name) and before.turns:
+        turns = f"{before.turns} turn{'' if before.turns == 1 else 's'}"
+        front.note(f"Going on in session {name}: {turns}, {before.tokens:,} tokens.")
+    try:
+        with front.answer() as on_text:
+            return workspace.run(
+                partial(
+                    manager.say,
+                    name,
+                    text,
+                    files=args.files,
+                    max_tokens=args.max_tokens,
+                    temperature=args.temperature,
+                    on_text=on_text,
+                )
+            )
+    except KeyboardInterrupt:
+        front.note(_kept(before, workspace.run(manager.session, before.id)))
+        raise
+
+
+async def _opened(workspace: Workspace, name: str, system: str | None) -> Session:
+    """Return the session of this name, begun here if there is none."""
+    found = await workspace.manager.find_session(name)
+    if found is None:
+        return await workspace.manager.create_session(name, system=system)
+    if system is not None:
+        raise ValidationError(
+            f"The session {name!r} has begun: its system message cannot change.",
+            hint="Begin another one with -s NAME.",
+        )
+    return found
+
+
+def _kept(before: Session, after: Session) -> str:
+    if after.turns > before.turns:
+        return f"Interrupted: what had been said is kept, as turn {after.turns} of {after.name}."
+    return f"Interrupted: no answer had come yet, the session {after.name} is as it was."
+
+
+def _freeze(workspace: Workspace, args: argparse.Namespace, front: FrontEnd) -> FreezeReport:
+    from cwm_jupyter.core.job import Job
+
+    with front.progress() as watch:
+        return workspace.run(
+            partial(
+                workspace.manager.freeze,
+                args.name,
+                args.session or front.session,
+                tags=args.tags,
+                note=args.note,
+                on_plan=front.note,
+                job=Job(f"freeze {args.name}", watch),
+            )
+        )
+
+
+def _thaw(workspace: Workspace, args: argparse.Namespace, front: FrontEnd) -> ThawReport:
+    from cwm_jupyter.core.job import Job
+
+    with front.progress() as watch:
+        report = workspace.run(
+            partial(
+                workspace.manager.thaw,
+                args.window,
+                as_session=args.as_session,
+                recompute=args.recompute,
+                accept_engine=args.accept_engine,
+                accept_unknown=args.accept_unknown,
+                job=Job(f"thaw {args.window}", watch),
+            )
+        )
+    front.use(report.session)
+    return report
+
+
+def _ls(workspace: Workspace, args: argparse.Namespace, _front: FrontEnd) -> Page:
+    manager = workspace.manager
+    if args.sessions:
+        if args.tags:
+            raise ValidationError("--tag chooses windows, and --sessions lists sessions.")
+        return workspace.run(partial(manager.sessions, state=args.state, limit=args.limit))
+    if args.state is not None:
+        raise ValidationError("--state chooses sessions.", hint="Add --sessions.")
+    return workspace.run(partial(manager.windows, tags=args.tags, limit=args.limit))
+
+
+def _show(workspace: Workspace, args: argparse.Namespace, _front: FrontEnd) -> Value:
+    return workspace.run(
+        partial(workspace.manager.status, window=args.window, session=args.session)
+    )
+
+
+def _rm(workspace: Workspace, args: argparse.Namespace, _front: FrontEnd) -> Window:
+    manager = workspace.manager
+    return workspace.run(
+        manager.restore_window if args.undo else manager.remove_window, args.window
+    )
+
+
+VERBS = (
+    Verb(
+        "say",
+        "say something in a session; the session is begun if there is none",
+        _say,
+        [
+            argument("text", nargs="*", metavar="TEXT", help="what to say; - reads standard input"),
+            SESSION,
+            argument("--max-tokens", type=natural, metavar="N", help="longest answer (512)"),
+            argument("--temperature", type=float, default=0.0, metavar="T", help="0 is greedy (0)"),
+            argument("--system", metavar="TEXT", help="system message of a new session"),
+            argument(
+                "--file",
+                dest="files",
+                action="append",
+                default=[],
+                type=Path,
+                metavar="PATH",
+                help="text file that goes before the text; may be repeated",
+            ),
+        ],
+        ["What is a monad?", "-s paper --file paper.txt Summarise this in three sentences."],
+    ),
+    Verb(
+        "freeze",
+        "make a session's state durable under a name",
+        _freeze,
+        [
+            argument("name", metavar="NAME", help="of the new window"),
+            SESSION,
+            TAGS,
+            argument("--note", default="", metavar="TEXT", help="what it is about"),
+        ],
+        ["paper", 'paper -s main --tag draft --note "before the second chapter"'],
+    ),
+    Verb(
+        "thaw",
+        "restore a window into a new session, and measure it",
+        _thaw,
+        [
+            WINDOW,
+            argument(
+                "--as",
+                dest="as_session",
+                metavar="NAME",
+                help="of the new session (default: the window's)",
+            ),
+            argument(
+                "--recompute",
+                action="store_true",
+                help="compute the state anew from its tokens, where it does not fit this engine",
+            ),
+            argument(
+                "--accept-engine",
+                action="store_true",
+                help="accept an engine whose versions or threads differ; the probe decides",
+            ),
+            argument(
+                "--accept-unknown",
+                action="append",
+                default=[],
+                metavar="FIELD",
+                help="accept that this field of the engine is unknown; may be repeated",
+            ),
+        ],
+        ["paper", "paper --as second-try"],
+    ),
+    Verb(
+        "ls",
+        "list windows, or sessions",
+        _ls,
+        [
+            argument(
+                "--tag",
+                dest="tags",
+                action="append",
+                default=[],
+                metavar="TAG",
+                help="only windows that have it; may be repeated",
+            ),
+            argument("--limit", type=natural, metavar="N", help="so many at most"),
+            argument("--sessions", action="store_true", help="list sessions instead"),
+            argument("--state", metavar="STATE", help="only sessions in this state"),
+        ],
+        ["", "--tag draft --limit 10", "--sessions --state frozen"],
+    ),
+    Verb(
+        "show",
+        "show all there is to say about one window or one session",
+        _show,
+        [
+            argument("window", nargs="?", metavar="WINDOW", help="name of a window"),
+            argument("-s", "--session", metavar="SESSION", help="name of a session, instead"),
+        ],
+        ["paper", "-s main"],
+    ),
+    Verb(
+        "rm",
+        "delete a window; it can be brought back",
+        _rm,
+        [WINDOW, argument("--undo", action="store_true", help="bring it back")],
+        ["paper", "paper --undo"],
+    ),
+)
