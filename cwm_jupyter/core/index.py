@@ -4,8 +4,9 @@ A TinyDB database over `IndexFile`. Each reading method looks at the present gen
 writing method is a transaction of its own, and `Index.transaction` joins several into one write.
 All methods block, for milliseconds, and may be called from any thread and any process.
 
-A session or window is *live* until it is deleted (softly: the entry stays, for undo). Live ones
-are what `find` and the listings see, and their names are unique, case aside.
+A session or window is *live* until it is deleted (softly: the entry stays, for undo), a window
+until a newer version supersedes it. Live ones are what `find` and the listings see, and their names
+are unique, case aside.
 """
 
 from __future__ import annotations
@@ -196,6 +197,14 @@ class _Reader:
         chosen.sort(key=lambda document: document["id"])
         chosen.sort(key=lambda document: document["created_at"], reverse=True)
         return _page(_WINDOWS, chosen, limit, offset)
+
+    def all_sessions(self) -> list[Session]:
+        """Return all sessions, in whatever state, in no order."""
+        return [_entry(_SESSIONS, document) for document in self._table(_SESSIONS)]
+
+    def all_windows(self) -> list[Window]:
+        """Return all windows, the deleted and the superseded ones too, in no order."""
+        return [_entry(_WINDOWS, document) for document in self._table(_WINDOWS)]
 
     def _table(self, kind: _Kind[_Entry]) -> _Table:
         table = _Database(self._tables(), storage=_Generation).table(kind.table)
@@ -458,7 +467,7 @@ class Index(_Reader):
 
 
 def _live(value: Mapping[Any, Any]) -> bool:  # the parameter's name is TinyDB's
-    return bool(value["state"] != "deleted")
+    return value["state"] != "deleted" and not value.get("superseded")
 
 
 def _entry(kind: _Kind[_Entry], document: Mapping[str, Any]) -> _Entry:

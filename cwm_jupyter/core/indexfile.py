@@ -28,7 +28,7 @@ __all__ = ["SCHEMA", "IndexFile", "Tables"]
 Tables = dict[str, dict[str, dict[str, Any]]]
 
 #: Version of the documents' shape; older ones are migrated when read.
-SCHEMA = 1
+SCHEMA = 2
 _KIND = "index"
 _HEAD_BYTES = 128  # holds the checksum
 _LOG = logging.getLogger(__name__)
@@ -50,7 +50,20 @@ def _add_tags_and_metadata(tables: Tables) -> Tables:
     }
 
 
-_MIGRATIONS = {0: _add_tags_and_metadata}
+def _add_versions_and_expiry(tables: Tables) -> Tables:
+    """From schema 1, in which nothing expired and a name had one window."""
+    kept: dict[str, Any] = {"pinned": False, "expires_at": None}
+    missing: dict[str, dict[str, Any]] = {
+        "sessions": {**kept, "policy": None},
+        "windows": {**kept, "version": 1, "superseded": False},
+    }
+    return {
+        table: {key: {**missing.get(table, {}), **document} for key, document in documents.items()}
+        for table, documents in tables.items()
+    }
+
+
+_MIGRATIONS = {0: _add_tags_and_metadata, 1: _add_versions_and_expiry}
 
 
 class IndexFile:

@@ -13,32 +13,22 @@ from contextlib import suppress
 from pathlib import Path
 
 from cwm_jupyter.core.library import Library
-from cwm_jupyter.core.models import Fingerprint, Session, Window
+from cwm_jupyter.core.models import Fingerprint
 from cwm_jupyter.errors import CWMError
 
-__all__ = ["all_sessions", "all_windows", "lost_files", "lost_lineages", "salts"]
+__all__ = ["lost_files", "lost_lineages", "salts"]
 
 _ABANDONED_S = 24 * 3600.0
-
-
-def all_windows(library: Library) -> list[Window]:
-    """Return all windows, those that were removed too."""
-    index = library.index
-    return [*index.windows().items, *index.windows(state="deleted").items]
-
-
-def all_sessions(library: Library) -> list[Session]:
-    """Return all sessions, those that were removed too."""
-    index = library.index
-    return [*index.sessions().items, *index.sessions(state="deleted").items]
 
 
 def lost_files(library: Library) -> list[Path]:
     """Return the manifests and transcripts that no entry of the index speaks of."""
     # First the files: what is written meanwhile is then not among them.
     files = [path for path in library.documents() if _is_old(path)]
-    known = {session.id for session in all_sessions(library)}
-    known |= {f"{window.id}.{window.manifest_digest[:16]}" for window in all_windows(library)}
+    known = {session.id for session in library.index.all_sessions()}
+    known |= {
+        f"{window.id}.{window.manifest_digest[:16]}" for window in library.index.all_windows()
+    }
     return [path for path in files if path.stem not in known]
 
 
@@ -46,8 +36,8 @@ def lost_lineages(library: Library) -> list[str]:
     """Return the lineages whose secrets are there, and which no session or window has."""
     lineages = library.lineages
     old = [one for one in lineages.ids() if _is_old(lineages.path(one))]
-    known = {session.lineage_id for session in all_sessions(library)}
-    known |= {window.lineage_id for window in all_windows(library)}
+    known = {session.lineage_id for session in library.index.all_sessions()}
+    known |= {window.lineage_id for window in library.index.all_windows()}
     return [one for one in old if one not in known]
 
 

@@ -201,7 +201,7 @@ class Library:
 
         Windows share chunks: what healed one would look corrupt to the next.
         """
-        for window in [*self.index.windows().items, *self.index.windows(state="deleted").items]:
+        for window in self.index.all_windows():
             if window.lineage_id != lineage_id:
                 continue
             with suppress(CWMError):  # whoever thaws that window is told; it may be gone by now

@@ -17,6 +17,7 @@ from anyio import to_thread
 
 from cwm_jupyter.config import Settings
 from cwm_jupyter.core import conversation
+from cwm_jupyter.core.audit import Audit
 from cwm_jupyter.core.chunks import ChunkStore
 from cwm_jupyter.core.connection import ConnectedStack
 from cwm_jupyter.core.freeze import Freeze
@@ -37,6 +38,7 @@ from cwm_jupyter.core.models import (
     now,
 )
 from cwm_jupyter.core.names import check_name, check_tag, name_key, numbered
+from cwm_jupyter.core.parts import Parts
 from cwm_jupyter.core.purge import Purge
 from cwm_jupyter.core.repair import Repair
 from cwm_jupyter.core.reports import (
@@ -91,6 +93,8 @@ class Manager:
     ) -> None:
         self.library = library
         self.settings = settings
+        self.audit = Audit(library.home)
+        self.parts = Parts(library, connect, store, settings, self.audit)
         self._connect = connect
         self._store = store
 

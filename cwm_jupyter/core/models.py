@@ -23,6 +23,7 @@ __all__ = [
     "ChunkRef",
     "Fingerprint",
     "FreezePlan",
+    "FreezePolicy",
     "FreezeReport",
     "Message",
     "Page",
@@ -189,6 +190,24 @@ class Proof(Value, frozen=True, kw_only=True):
     checked_at: str
 
 
+class FreezePolicy(Value, frozen=True, kw_only=True):
+    """When a session is frozen by itself, after a turn, and what to do next.
+
+    It triggers at `at_tokens`, or at `at_share` of the model's context; then not again before
+    `cooldown_tokens` more. `name` is the windows' name, with ``{session}``, ``{turn}``, ``{n}`` and
+    ``{date}`` filled in. `then` is ``continue``, or ``fresh``: go on in a fresh session, whose
+    system message is `summary`.
+    """
+
+    at_tokens: int | None = None
+    at_share: float | None = None
+    cooldown_tokens: int = 1024
+    name: str = "{session}-{n}"
+    tags: list[str] = msgspec.field(default_factory=list)
+    then: Literal["continue", "fresh"] = "continue"
+    summary: str | None = None
+
+
 class Session(Value, frozen=True, kw_only=True):
     """A live conversation's entry in the index; its transcript lies beside the index."""
 
@@ -207,6 +226,11 @@ class Session(Value, frozen=True, kw_only=True):
     #: what `deleted` and `expired` came from, the latest last
     previous_states: list[SessionState] = msgspec.field(default_factory=list)
     tags: list[str] = msgspec.field(default_factory=list)
+    #: it stays, whatever `expires_at` says
+    pinned: bool = False
+    #: when it may be cleaned up; null: never
+    expires_at: str | None = None
+    policy: FreezePolicy | None = None
     metadata: dict[str, Any] = msgspec.field(default_factory=dict)
 
     def to(self, state: SessionState) -> Self:
@@ -255,6 +279,14 @@ class Window(Value, frozen=True, kw_only=True):
     previous_state: WindowState | None = None
     tags: list[str] = msgspec.field(default_factory=list)
     note: str = ""
+    #: counts the freezes under this name; the newest has the name, see `superseded`
+    version: int = 1
+    #: a newer version has the name: this one is found as ``NAME@vN``
+    superseded: bool = False
+    #: it stays, whatever `expires_at` says
+    pinned: bool = False
+    #: when it may be cleaned up; null: never
+    expires_at: str | None = None
 
     def to(self, state: WindowState) -> Self:
         """Return the window in another state.

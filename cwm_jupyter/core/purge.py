@@ -17,7 +17,7 @@ from anyio import to_thread
 from cwm_jupyter.core.chunks import ChunkKey
 from cwm_jupyter.core.connection import ConnectedStack
 from cwm_jupyter.core.kept import Freed, KeptStore
-from cwm_jupyter.core.leftovers import all_sessions, all_windows, salts
+from cwm_jupyter.core.leftovers import salts
 from cwm_jupyter.core.library import Library
 from cwm_jupyter.core.models import Fingerprint, Session, Window
 from cwm_jupyter.core.names import name_key
@@ -109,8 +109,8 @@ class Purge:
         chosen = _Chosen(windows, sessions)
         going = {window.id for window in windows} | {session.id for session in sessions}
         touched = {w.lineage_id for w in windows} | {s.lineage_id for s in sessions}
-        stay = {w.lineage_id for w in all_windows(self.library) if w.id not in going}
-        stay |= {s.lineage_id for s in all_sessions(self.library) if s.id not in going}
+        stay = {w.lineage_id for w in self.library.index.all_windows() if w.id not in going}
+        stay |= {s.lineage_id for s in self.library.index.all_sessions() if s.id not in going}
         chosen.lineages = sorted(touched - stay)
         chosen.salts = salts(self.library, chosen.lineages, engine)
         self._choose_keys(chosen, touched)
@@ -135,7 +135,7 @@ class Purge:
         going = {window.id for window in chosen.windows}
         others: set[ChunkKey] = set()
         certain = True
-        for window in all_windows(self.library):
+        for window in self.library.index.all_windows():
             if window.lineage_id in lineages and window.id not in going:
                 try:
                     others.update(self._keys(window))

@@ -8,7 +8,7 @@ from pathlib import Path
 from anyio import to_thread
 
 from cwm_jupyter.core.kept import KeptStore, Share
-from cwm_jupyter.core.leftovers import all_windows, lost_files, lost_lineages, salts
+from cwm_jupyter.core.leftovers import lost_files, lost_lineages, salts
 from cwm_jupyter.core.library import Library
 from cwm_jupyter.core.models import Window
 from cwm_jupyter.core.reports import DiskUsage, GarbageReport, WindowUsage
@@ -31,7 +31,7 @@ class Upkeep:
 
     async def usage(self) -> DiskUsage:
         """Count what lies in the vault, window by window; deleted ones keep theirs until purged."""
-        windows = await to_thread.run_sync(all_windows, self.library)
+        windows = await to_thread.run_sync(self.library.index.all_windows)
         shares = await self.store.shares()
         known = {window.id for window in windows}
         return DiskUsage(
@@ -56,7 +56,7 @@ class Upkeep:
         transcripts and secrets without an entry in the index, a day old, and with a secret all
         chunks that only it leads to.
         """
-        windows = await to_thread.run_sync(all_windows, self.library)
+        windows = await to_thread.run_sync(self.library.index.all_windows)
         garbage = await self.store.collect([window.id for window in windows], dry_run=dry_run)
         # Their layouts are asked before the manifests go.
         lineages = await to_thread.run_sync(lost_lineages, self.library)

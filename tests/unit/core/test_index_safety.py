@@ -262,7 +262,7 @@ def test_an_index_of_schema_0_is_migrated_and_the_old_file_kept(index: Index, fo
     index.update_window("w1", lambda w: w.replace(tags=["x"]))
     assert (folder / "index.prev.json").read_bytes() == old
     assert Index(folder).windows(tags=["x"]).items == [make_window("w1", "paper", tags=["x"])]
-    assert b'{"schema":1,' in index.path.read_bytes()
+    assert f'{{"schema":{SCHEMA},'.encode() in index.path.read_bytes()
 
 
 # Crowds
