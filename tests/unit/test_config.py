@@ -404,7 +404,7 @@ def test_settings_cannot_be_changed_in_place() -> None:
 @pytest.mark.usefixtures("home")
 def test_one_object_per_process(monkeypatch: pytest.MonkeyPatch) -> None:
     loads = []
-    monkeypatch.setattr(config, "load", lambda: loads.append(1) or load())
+    monkeypatch.setattr(config.shared, "load", lambda: loads.append(1) or load())
     barrier = threading.Barrier(8)
 
     def get(_: int) -> Settings:
