@@ -48,12 +48,16 @@ def parse(arguments: Sequence[str], prog: str) -> tuple[Verb, argparse.Namespace
 def find(arguments: Sequence[str], prog: str) -> tuple[Verb, str, Sequence[str]]:
     """Return the verb that is named, all that was typed to name it, and its arguments.
 
+    Verbs below ``admin`` are found without it too.
+
     Raises as `parse` does.
     """
     if arguments[:1] == ["--version"]:
         raise HelpRequestError(f"cwm-jupyter {__version__}")
     verbs: Mapping[str, Verb] = VERBS
     about, rest = _ABOUT, arguments
+    if rest and rest[0] not in VERBS and rest[0] in _ADMIN.verbs:
+        rest = [_ADMIN.name, *rest]  # what is seldom used needs no overview to be found
     while True:
         if not rest or rest[0] in ("-h", "--help", "help"):
             raise HelpRequestError(overview(prog, verbs, about))

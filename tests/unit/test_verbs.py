@@ -129,6 +129,12 @@ def test_the_overview_has_every_verb_and_what_holds_for_all() -> None:
     assert "-o VARIABLE" in overview("%cwm")
 
 
+def test_verbs_of_admin_are_found_without_it() -> None:
+    short, long = parse(["gc", "--dry-run"], "cwm"), parse(["admin", "gc", "--dry-run"], "cwm")
+    assert short == long
+    assert "\n  gc " not in overview("cwm")
+
+
 @pytest.mark.parametrize("arguments", [["admin"], ["admin", "-h"], ["admin", "help"]])
 def test_the_overview_of_the_verbs_below_a_verb(arguments: list[str]) -> None:
     with pytest.raises(HelpRequestError) as request:
