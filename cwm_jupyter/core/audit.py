@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ class AuditEntry:
     """One change while it happens; whoever makes it fills in what it learns."""
 
     action: str
-    names: dict[str, str]
+    names: dict[str, str | Sequence[str]]
     size_bytes: int | None = None
     result: str = "done"
     seconds: float = field(default=0.0)
@@ -37,7 +37,7 @@ class Audit:
         self._home = home
 
     @contextmanager
-    def entry(self, action: str, **names: str | None) -> Iterator[AuditEntry]:
+    def entry(self, action: str, **names: str | Sequence[str] | None) -> Iterator[AuditEntry]:
         """Log a change when the block ends: done, or the code of the error that leaves it."""
         entry = AuditEntry(action, {k: v for k, v in names.items() if v is not None})
         started = time.perf_counter()

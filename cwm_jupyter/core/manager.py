@@ -121,17 +121,20 @@ class Manager:
         StackDownError
             No stack is running.
         """
-        name = check_name(name, "session")
-        if system is not None:
-            messages = [Message(role="system", content=system), *messages]
-        if await to_thread.run_sync(self.library.index.find_session, name) is not None:
-            raise SessionExistsError(
-                f"There is a session {name!r} already.", hint="Choose another name.", session=name
+        with self.audit.entry("create-session", session=name):
+            name = check_name(name, "session")
+            if system is not None:
+                messages = [Message(role="system", content=system), *messages]
+            if await to_thread.run_sync(self.library.index.find_session, name) is not None:
+                raise SessionExistsError(
+                    f"There is a session {name!r} already.",
+                    hint="Choose another name.",
+                    session=name,
+                )
+            stack = await self._connect()
+            return await to_thread.run_sync(
+                self._create, name, stack.model, Transcript(messages=list(messages))
             )
-        stack = await self._connect()
-        return await to_thread.run_sync(
-            self._create, name, stack.model, Transcript(messages=list(messages))
-        )
 
     def _create(self, name: str, model: str, transcript: Transcript) -> Session:
         session = Session(
@@ -172,8 +175,12 @@ class Manager:
     async def remove_session(self, name: str) -> Session:
         """Delete a session softly: it is hidden, its name is free, its windows stay."""
         index = self.library.index
-        session = await to_thread.run_sync(index.require_session, name)
-        return await to_thread.run_sync(index.update_session, session.id, lambda s: s.to("deleted"))
+        with self.audit.entry("remove-session", session=name) as entry:
+            session = await to_thread.run_sync(index.require_session, name)
+            entry.names["session"] = session.name
+            return await to_thread.run_sync(
+                index.update_session, session.id, lambda s: s.to("deleted")
+            )
 
     async def say(
         self,
@@ -249,26 +256,29 @@ class Manager:
         KVStoreError
             The chunks could not be made durable; there is no window, the session is as before.
         """
-        name = check_name(name, "window")
-        tags = [check_tag(tag) for tag in tags]
-        if await to_thread.run_sync(self.library.index.find_window, name) is not None:
-            raise WindowExistsError(f"There is a window {name!r} already.", window=name)
-        found = await self.session(session)
-        stack = await self._connect()
-        stack.keeper()
-        with self.library.using(found):
-            freeze = Freeze(
-                stack=stack,
-                library=self.library,
-                session=await self.session(found.id),
-                job=job or Job(f"freeze {name}"),
-                durable_timeout_s=self.settings.storage.durable_timeout_s,
-                probe_top=self.settings.limits.probe_top,
-            )
-            plan = await freeze.plan()
-            if on_plan is not None:
-                on_plan(plan)
-            return await freeze.commit(name, tags=tags, note=note)
+        with self.audit.entry("freeze", window=name, session=session) as entry:
+            name = check_name(name, "window")
+            tags = [check_tag(tag) for tag in tags]
+            if await to_thread.run_sync(self.library.index.find_window, name) is not None:
+                raise WindowExistsError(f"There is a window {name!r} already.", window=name)
+            found = await self.session(session)
+            stack = await self._connect()
+            stack.keeper()
+            with self.library.using(found):
+                freeze = Freeze(
+                    stack=stack,
+                    library=self.library,
+                    session=await self.session(found.id),
+                    job=job or Job(f"freeze {name}"),
+                    durable_timeout_s=self.settings.storage.durable_timeout_s,
+                    probe_top=self.settings.limits.probe_top,
+                )
+                plan = await freeze.plan()
+                if on_plan is not None:
+                    on_plan(plan)
+                report = await freeze.commit(name, tags=tags, note=note)
+                entry.size_bytes = report.window.size_bytes
+                return report
 
     async def thaw(
         self,
@@ -293,26 +303,30 @@ class Manager:
             `as_session` is taken.
         """
         job = job or Job(f"thaw {name}")
-        window = await to_thread.run_sync(self.library.index.require_window, name)
-        session_name = await to_thread.run_sync(self._free_session_name, window, as_session)
-        stack = await self._connect()
-        stack.keeper()
-        thaw = Thaw(
-            stack=stack,
-            library=self.library,
-            window=window,
-            job=job,
-            probe_top=self.settings.limits.probe_top,
-            probe_tolerance=self.settings.limits.probe_tolerance,
-            prefetch_timeout_s=self.settings.lmcache.prefetch_timeout_s,
-            durable_timeout_s=self.settings.storage.durable_timeout_s,
-        )
-        return await thaw.run(
-            session_name,
-            recompute=recompute,
-            accept_engine=accept_engine,
-            accept_unknown=accept_unknown,
-        )
+        with self.audit.entry("thaw", window=name, session=as_session) as entry:
+            window = await to_thread.run_sync(self.library.index.require_window, name)
+            session_name = await to_thread.run_sync(self._free_session_name, window, as_session)
+            entry.names |= {"window": window.name, "session": session_name}
+            stack = await self._connect()
+            stack.keeper()
+            thaw = Thaw(
+                stack=stack,
+                library=self.library,
+                window=window,
+                job=job,
+                probe_top=self.settings.limits.probe_top,
+                probe_tolerance=self.settings.limits.probe_tolerance,
+                prefetch_timeout_s=self.settings.lmcache.prefetch_timeout_s,
+                durable_timeout_s=self.settings.storage.durable_timeout_s,
+            )
+            report = await thaw.run(
+                session_name,
+                recompute=recompute,
+                accept_engine=accept_engine,
+                accept_unknown=accept_unknown,
+            )
+            entry.size_bytes = report.size_bytes
+            return report
 
     def _free_session_name(self, window: Window, wanted: str | None) -> str:
         index = self.library.index
@@ -390,8 +404,12 @@ class Manager:
     async def remove_window(self, name: str) -> Window:
         """Delete a window softly: it is hidden, its name is free, `restore_window` undoes it."""
         index = self.library.index
-        window = await to_thread.run_sync(index.require_window, name)
-        return await to_thread.run_sync(index.update_window, window.id, lambda w: w.to("deleted"))
+        with self.audit.entry("remove", window=name) as entry:
+            window = await to_thread.run_sync(index.require_window, name)
+            entry.names["window"] = window.name
+            return await to_thread.run_sync(
+                index.update_window, window.id, lambda w: w.to("deleted")
+            )
 
     async def restore_window(self, name: str) -> Window:
         """Undo the latest soft delete of a window of this name.
@@ -403,7 +421,8 @@ class Manager:
         WindowExistsError
             Another window took its name meanwhile.
         """
-        return await to_thread.run_sync(self._restore_window, name)
+        with self.audit.entry("restore", window=name):
+            return await to_thread.run_sync(self._restore_window, name)
 
     def _restore_window(self, name: str) -> Window:
         index = self.library.index
@@ -447,17 +466,20 @@ class Manager:
         self, name: str, *, accept_engine: bool = False, job: Job | None = None
     ) -> RepairReport:
         """Compute again what is damaged of a window, see `cwm_jupyter.core.repair.Repair.run`."""
-        window = await to_thread.run_sync(self.library.index.require_window, name)
-        stack = await self._connect()
-        stack.keeper()
-        repair = Repair(
-            stack=stack,
-            library=self.library,
-            window=window,
-            job=job or Job(f"repair {name}"),
-            durable_timeout_s=self.settings.storage.durable_timeout_s,
-        )
-        return await repair.run(accept_engine=accept_engine)
+        with self.audit.entry("repair", window=name) as entry:
+            window = await to_thread.run_sync(self.library.index.require_window, name)
+            stack = await self._connect()
+            stack.keeper()
+            repair = Repair(
+                stack=stack,
+                library=self.library,
+                window=window,
+                job=job or Job(f"repair {name}"),
+                durable_timeout_s=self.settings.storage.durable_timeout_s,
+            )
+            report = await repair.run(accept_engine=accept_engine)
+            entry.size_bytes = report.window.size_bytes
+            return report
 
     async def disk_usage(self) -> DiskUsage:
         """Count what the windows take on disk, together and each alone."""
@@ -465,7 +487,13 @@ class Manager:
 
     async def collect_garbage(self, *, dry_run: bool = False) -> GarbageReport:
         """Remove what nothing can use any more, see `cwm_jupyter.core.upkeep.Upkeep.collect`."""
-        return await Upkeep(self.library, kept(self._store)).collect(dry_run=dry_run)
+        upkeep = Upkeep(self.library, kept(self._store))
+        if dry_run:
+            return await upkeep.collect(dry_run=True)
+        with self.audit.entry("gc") as entry:
+            report = await upkeep.collect()
+            entry.size_bytes = report.freed_bytes
+            return report
 
     async def purge(self, names: Sequence[str] = (), *, dry_run: bool = False) -> PurgeReport:
         """Delete for good what was removed, see `cwm_jupyter.core.purge.Purge.run`."""
@@ -476,7 +504,14 @@ class Manager:
             down = True
         except CWMError:  # one that hangs must not keep anything from being deleted
             pass
-        return await Purge(self.library, kept(self._store), stack, down).run(names, dry_run=dry_run)
+        purge = Purge(self.library, kept(self._store), stack, down)
+        if dry_run:
+            return await purge.run(names, dry_run=True)
+        with self.audit.entry("purge", windows=names or None) as entry:
+            report = await purge.run(names)
+            entry.names |= {"windows": report.windows, "sessions": report.sessions}
+            entry.size_bytes = report.freed_bytes
+            return report
 
     async def rotate_key(self, *, job: Job | None = None) -> RotationReport:
         """Change the key of what is encrypted, see `cwm_jupyter.core.rotation.rotate_key`."""
@@ -487,7 +522,8 @@ class Manager:
             job.stage("chunks", unit="files")
             return store.reseal(keyring, job.advance)
 
-        job.stage("transcripts and manifests")
-        report = await to_thread.run_sync(rotate_key, self.library, contents)
-        job.finish()
-        return report
+        with self.audit.entry("rotate-key"):
+            job.stage("transcripts and manifests")
+            report = await to_thread.run_sync(rotate_key, self.library, contents)
+            job.finish()
+            return report
