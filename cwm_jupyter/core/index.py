@@ -6,13 +6,14 @@ All methods block, for milliseconds, and may be called from any thread and any p
 
 A session or window is *live* until it is deleted (softly: the entry stays, for undo), a window
 until a newer version supersedes it. Live ones are what `find` and the listings see, and their names
-are unique, case aside.
+are unique, case aside. ``NAME@vN`` is a version of a window, superseded or not.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,7 @@ from cwm_jupyter.errors import (
 __all__ = ["Index", "Transaction"]
 
 _Entry = TypeVar("_Entry", Session, Window)
+_VERSION = re.compile(r"(.+)@[vV]([1-9][0-9]{0,8})", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -113,8 +115,27 @@ class _Reader:
         return self._find(_SESSIONS, name_or_id)
 
     def find_window(self, name_or_id: str) -> Window | None:
-        """Return the live window of this id or, case aside, this name, or None."""
-        return self._find(_WINDOWS, name_or_id)
+        """Return the live window of this id or, case aside, this name, or None.
+
+        ``NAME@vN`` is version N of a name: superseded or not, but not deleted.
+        """
+        version = _VERSION.fullmatch(name_or_id)
+        if version is None:
+            return self._find(_WINDOWS, name_or_id)
+        numbered = [w for w in self.versions(version[1]) if w.version == int(version[2])]
+        # A name that was given up and taken again can have two of one number.
+        return next((w for w in numbered if not w.superseded), next(iter(numbered), None))
+
+    def versions(self, name: str) -> list[Window]:
+        """Return the windows that have or had this name, newest first; no deleted ones."""
+        wanted = name_key(name)
+        found = [
+            _entry(_WINDOWS, document)
+            for document in self._table(_WINDOWS).search(
+                lambda each: each["state"] != "deleted" and name_key(each["name"]) == wanted
+            )
+        ]
+        return sorted(found, key=lambda w: (w.version, w.created_at), reverse=True)
 
     def require_session(self, name_or_id: str) -> Session:
         """Return what `find_session` finds.
@@ -124,7 +145,10 @@ class _Reader:
         SessionNotFoundError
             There is none; the hint gives the nearest names.
         """
-        return self._require(_SESSIONS, name_or_id)
+        session = self._find(_SESSIONS, name_or_id)
+        if session is None:
+            raise self._missing(_SESSIONS, name_or_id)
+        return session
 
     def require_window(self, name_or_id: str) -> Window:
         """Return what `find_window` finds.
@@ -132,9 +156,16 @@ class _Reader:
         Raises
         ------
         WindowNotFoundError
-            There is none; the hint gives the nearest names.
+            There is none; the hint gives the nearest names, or the versions that there are.
         """
-        return self._require(_WINDOWS, name_or_id)
+        window = self.find_window(name_or_id)
+        if window is not None:
+            return window
+        version = _VERSION.fullmatch(name_or_id)
+        versions = self.versions(version[1]) if version else []
+        if versions:
+            raise WindowNotFoundError(name_or_id, [f"{w.name}@v{w.version}" for w in versions])
+        raise self._missing(_WINDOWS, name_or_id)
 
     def sessions(
         self,
@@ -223,12 +254,6 @@ class _Reader:
             document = table.get(lambda each: _live(each) and name_key(each["name"]) == wanted)
         return None if document is None else _entry(kind, document)
 
-    def _require(self, kind: _Kind[_Entry], name_or_id: str) -> _Entry:
-        entry = self._find(kind, name_or_id)
-        if entry is None:
-            raise self._missing(kind, name_or_id)
-        return entry
-
     def _missing(self, kind: _Kind[_Entry], name_or_id: str) -> CWMError:
         known = (document["name"] for document in self._table(kind).search(_live))
         return kind.missing(name_or_id, known)
@@ -272,7 +297,11 @@ class Transaction(_Reader):
         self._remove(_SESSIONS, session_id)
 
     def add_window(self, window: Window) -> Window:
-        """Add a window; see `Index.add_window`."""
+        """Add a window; see `Index.add_window`.
+
+        A window of a name that another one has is added in two steps of one transaction: the other
+        is updated to be superseded, then this one is added with the next version.
+        """
         if self.get_session(window.session_id) is None:
             raise self._missing(_SESSIONS, window.session_id)
         return self._add(_WINDOWS, window)
@@ -306,13 +335,13 @@ class Transaction(_Reader):
             old.to(new.state)  # raises where no such way is allowed
         if new.name != old.name:
             new = new.replace(name=check_name(new.name, kind.what))
-        if new.name != old.name or old.state == "deleted":
+        if new.name != old.name or not _is_live(old):
             self._check_free(kind, new)
         return self._put(kind, new)
 
     def _check_free(self, kind: _Kind[_Entry], entry: _Entry) -> None:
         """Refuse a live entry whose name another live one has, as its name or its id."""
-        other = None if entry.state == "deleted" else self._find(kind, entry.name)
+        other = self._find(kind, entry.name) if _is_live(entry) else None
         if other is not None and other.id != entry.id:
             raise kind.exists(
                 f"There is a {kind.what} {other.name!r} already.", name=entry.name, id=other.id
@@ -468,6 +497,10 @@ class Index(_Reader):
 
 def _live(value: Mapping[Any, Any]) -> bool:  # the parameter's name is TinyDB's
     return value["state"] != "deleted" and not value.get("superseded")
+
+
+def _is_live(entry: Session | Window) -> bool:
+    return entry.state != "deleted" and not (isinstance(entry, Window) and entry.superseded)
 
 
 def _entry(kind: _Kind[_Entry], document: Mapping[str, Any]) -> _Entry:
