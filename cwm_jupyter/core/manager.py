@@ -92,11 +92,19 @@ class Manager:
         settings: Settings,
     ) -> None:
         self.library = library
-        self.settings = settings
         self.audit = Audit(library.home)
         self.parts = Parts(library, connect, store, settings, self.audit)
         self._connect = connect
         self._store = store
+
+    @property
+    def settings(self) -> Settings:
+        """Limits and timeouts; what is set here holds from the next piece of work on."""
+        return self.parts.settings
+
+    @settings.setter
+    def settings(self, settings: Settings) -> None:
+        self.parts.settings = settings
 
     # Sessions
 

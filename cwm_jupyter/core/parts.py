@@ -14,7 +14,7 @@ from cwm_jupyter.core.library import Library
 __all__ = ["Parts"]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Parts:
     """What everything that a manager does works with.
 
@@ -27,7 +27,7 @@ class Parts:
     store
         The local chunks, for looks that need no running stack.
     settings
-        Limits and timeouts.
+        Limits and timeouts. Replaced when the user changes them, so read them where they are used.
     audit
         Told of every change.
     """
