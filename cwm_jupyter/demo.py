@@ -129,6 +129,7 @@ async def _thaw_and_compare(
     workspace: Workspace, frozen: FreezeReport, live: Continuation
 ) -> DemoResult:
     manager = workspace.manager
+    await _drop_beyond(workspace, frozen, live)
     thawed = await manager.thaw(_NAME, as_session=f"{_NAME}-thawed")
     again = await _continue(workspace, thawed.session)
     stack = await workspace.connect()
@@ -158,6 +159,22 @@ async def _thaw_and_compare(
             "python": platform.python_version(),
         },
     )
+
+
+async def _drop_beyond(workspace: Workspace, frozen: FreezeReport, live: Continuation) -> None:
+    """Delete what the live continuation left in the store beyond the window.
+
+    The same request would find it there, compute less at once, and so round otherwise.
+    """
+    stack, library = await workspace.connect(), workspace.library
+    transcript = library.manifest(frozen.window).transcript
+    fingerprint = (await stack.facts()).fingerprint
+    salt = library.lineages.salt(frozen.window.lineage_id, fingerprint)
+    question = await render_turn(stack.engine, transcript, _NEXT_QUESTION)
+    keys = stack.keys([*transcript.token_ids, *question, *live.token_ids], salt)
+    beyond = keys[frozen.window.chunks * stack.world_size :]
+    if beyond:
+        await stack.keeper().drop(beyond, tier="all")
 
 
 async def _text(stack: ConnectedStack, tokens: int) -> str:
