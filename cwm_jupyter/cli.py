@@ -4,8 +4,8 @@ Results go to stdout, everything else (progress, notes, errors) to stderr. With 
 may stand anywhere, the last line of stdout is one JSON object or array, and nothing else is there.
 
 Exit status: 0, done; 1, it failed, or ``doctor`` found an error; 2, the command line makes no
-sense; 3, a window was thawed, but less of it came from cache than was frozen, or ``verify`` found
-one damaged; 130, interrupted.
+sense; 3, a window was thawed, but less of it came from cache than was frozen, ``verify`` found one
+damaged, or the audit log is not as it was written; 130, interrupted.
 """
 
 from __future__ import annotations
@@ -90,12 +90,15 @@ def _document(value: Any) -> Any:
 
 
 def _exit_status(value: Any) -> int:
+    from cwm_jupyter.core.audit import AuditReport
     from cwm_jupyter.core.models import ThawReport
     from cwm_jupyter.core.reports import VerifyReport
 
     if isinstance(value, ThawReport) and not (value.complete or value.recompute):
         return _INCOMPLETE
     if isinstance(value, VerifyReport) and not value.intact:
+        return _INCOMPLETE
+    if isinstance(value, AuditReport) and value.intact is not True:
         return _INCOMPLETE
     if isinstance(value, list) and any(finding.level == "error" for finding in value):
         return _FAILED

@@ -1,7 +1,7 @@
 """Blocks: what a value looks like, said once and drawn twice, as plain text and as HTML.
 
-The text is for terminals and static notebooks: columns are aligned and control characters, which a
-terminal would obey, are replaced. The HTML escapes everything, has no script, and takes its colours
+Control characters, which a terminal would obey, are replaced. The text is for terminals and static
+notebooks: columns are aligned. The HTML escapes everything, has no script, and takes its colours
 from the page, so that it reads well on light and on dark.
 """
 
@@ -49,11 +49,20 @@ class Table:
 
 Block = Line | Prose | Facts | Table
 
+#: embeddings, overrides and isolates of the bidirectional algorithm
+_TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
 
 def printable(text: str) -> str:
-    """Return text without the control characters that a terminal would obey."""
+    """Return text without the control characters that a terminal would obey.
+
+    Nor those that turn the direction of all that follows: text could be made to look as what it is
+    not. The marks that right-to-left scripts need stay.
+    """
     return "".join(
-        c if c in "\n\t" or unicodedata.category(c) != "Cc" else "\N{REPLACEMENT CHARACTER}"
+        c
+        if c in "\n\t" or not (unicodedata.category(c) == "Cc" or c in _TURNING)
+        else "\N{REPLACEMENT CHARACTER}"
         for c in text.replace("\r\n", "\n")
     )
 
@@ -116,9 +125,9 @@ def draw_html(blocks: Sequence[Block]) -> str:
 def _html(block: Block) -> str:
     if isinstance(block, Line):
         style = _LOUD if block.loud else _FAINT if block.faint else ""
-        return f'<div style="{style}">{html.escape(block.text)}</div>'
+        return f'<div style="{style}">{_escaped(block.text)}</div>'
     if isinstance(block, Prose):
-        return f'<div style="{_PROSE}">{html.escape(block.text)}</div>'
+        return f'<div style="{_PROSE}">{_escaped(block.text)}</div>'
     if isinstance(block, Facts):
         rows = "".join(
             f"<tr>{_cell(label, 'th')}{_cell(value, 'td')}</tr>" for label, value in block.pairs
@@ -132,6 +141,10 @@ def _html(block: Block) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
+def _escaped(text: str) -> str:
+    return html.escape(printable(text))
+
+
 def _cell(text: str, tag: str, right: bool = False) -> str:
     style = _CELL.format("right" if right else "left")
-    return f'<{tag} style="{style}">{html.escape(text)}</{tag}>'
+    return f'<{tag} style="{style}">{_escaped(text)}</{tag}>'
