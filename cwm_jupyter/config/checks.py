@@ -1,12 +1,13 @@
-"""Checks of one value: its type and bounds, paths, and the URLs of servers."""
+"""Checks of one field: its name, its type and bounds, paths, and the URLs of servers."""
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import os
 import shlex
 import string
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -14,47 +15,86 @@ from urllib.parse import urlsplit
 import msgspec
 import msgspec.inspect as mi
 
-from cwm_jupyter.config.schema import PREFIX, Settings, fields
-from cwm_jupyter.errors import ConfigError, SecurityError, redact
+from cwm_jupyter.config.schema import Settings, fields, sections
+from cwm_jupyter.core.lifetime import ttl_s
+from cwm_jupyter.errors import ConfigError, SecurityError, ValidationError, redact
 
-__all__ = ["Given", "check_url", "checked"]
+__all__ = [
+    "ARGUMENT",
+    "Given",
+    "allowed",
+    "check_url",
+    "checked",
+    "flattened",
+    "shown",
+    "spoken",
+    "unknown",
+]
 
+#: the source of what a program gave
+ARGUMENT = "argument"
 _URL_HINT = "Give it as in http://127.0.0.1:8000 or https://host.example/path."
 
 
 class Given(NamedTuple):
-    """A value as it was given, and by what: for messages."""
+    """A value as it was given.
+
+    `source` says by what, for messages. Text is read more freely than values: ``"64"`` is a number.
+    `folder` is where a relative path begins; None: the working directory.
+    """
 
     value: Any
     source: str
-    from_text: bool
+    from_text: bool = False
+    folder: Path | None = None
+
+
+def flattened(values: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield names and values of what may be nested by sections; the names are not checked."""
+    for key, value in values.items():
+        if key in sections() and isinstance(value, Mapping):
+            yield from ((f"{key}.{leaf}", one) for leaf, one in value.items())
+        else:
+            yield str(key), value
+
+
+def unknown(subject: str, name: str, known: Mapping[str, Any], **context: str) -> ConfigError:
+    """Return the error of a name that is none of those `known`."""
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"Did you mean {close[0]}?" if close else f"There are: {', '.join(known)}."
+    return ConfigError(f"{subject} is not known.", hint=hint, field=name, **context)
 
 
 def checked(name: str, given: Given, environ: Mapping[str, str]) -> Any:
     """Return a field's value converted to its type, or raise `ConfigError` that says all."""
-    kind = fields()[name]
+    kind = fields()[name].kind
     try:
         value = _prepared(name, given)
         return msgspec.convert(
             value,
             kind,
             strict=not given.from_text,
-            dec_hook=lambda _type, raw: _expanded(raw, environ),
+            dec_hook=lambda _type, raw: _expanded(raw, environ, given.folder),
         )
     except ValueError as error:  # msgspec's errors are among them
-        shown = redact({name.rpartition(".")[2]: given.value}).popitem()[1]
         own = error.__cause__ or error  # msgspec wraps what `_expanded` raises
         reason = "" if isinstance(own, msgspec.ValidationError) else f": {own}"
         raise ConfigError(
-            f"{name} cannot be {shown!r} ({_spoken(given.source)}){reason}.",
-            hint=f"It must be {_allowed(kind)}.",
+            f"{name} cannot be {shown(name, given.value)!r} ({spoken(given.source)}){reason}.",
+            hint=f"It must be {allowed(name)}.",
             field=name,
             source=given.source,
         ) from None
 
 
-def _spoken(source: str) -> str:
-    return f"from {source}" if source.startswith(PREFIX) else f"given as {source}"
+def shown(name: str, value: Any) -> Any:
+    """Return a field's value as it may be shown: a secret is redacted, if there is one."""
+    return value if value is None else redact({name.rpartition(".")[2]: value}).popitem()[1]
+
+
+def spoken(source: str) -> str:
+    """Return a source as it stands in a sentence."""
+    return "given as argument" if source == ARGUMENT else f"from {source}"
 
 
 def _prepared(name: str, given: Given) -> Any:
@@ -66,10 +106,15 @@ def _prepared(name: str, given: Given) -> Any:
         return value.lower()
     if name == "stack.engine_args" and isinstance(value, str):
         return shlex.split(value)
+    if name in ("limits.session_ttl", "limits.window_ttl") and isinstance(value, str):
+        try:
+            ttl_s(value)
+        except ValidationError as error:
+            raise ValueError(f"{error.message} {error.hint or ''}".strip(" .")) from None
     return value
 
 
-def _expanded(raw: Any, environ: Mapping[str, str]) -> Path:
+def _expanded(raw: Any, environ: Mapping[str, str], folder: Path | None) -> Path:
     """Return an absolute path with ``~``, ``$NAME`` and ``${NAME}`` replaced."""
     if not isinstance(raw, str) or not raw.strip() or "\0" in raw:
         raise ValueError("not a path")
@@ -78,14 +123,15 @@ def _expanded(raw: Any, environ: Mapping[str, str]) -> Path:
     except KeyError as error:
         raise ValueError(f"the environment variable {error.args[0]} is not set") from None
     try:
-        return Path(text).expanduser().absolute()
+        path = Path(text).expanduser()
     except RuntimeError as error:  # ~somebody who does not exist
         raise ValueError(str(error)) from None
+    return (path if folder is None else folder / path).absolute()
 
 
-def _allowed(kind: Any) -> str:
-    """Say in words what a type and its bounds allow."""
-    info = mi.type_info(kind)
+def allowed(name: str) -> str:
+    """Say in words what the type and the bounds of a field allow."""
+    info = mi.type_info(fields()[name].kind)
     options = info.types if isinstance(info, mi.UnionType) else (info,)
     return " or ".join(_allowed_one(option) for option in options)
 

@@ -1,6 +1,8 @@
-"""The settings themselves: every field with its type, its bounds and its default.
+"""The settings themselves: every field with its type, its bounds, its default and its rule.
 
 A field's dotted name (``stack.chunk_tokens``) is what users write, in files, magics and arguments.
+Its `Rule` says when it may change and who may set it; without one, that of its section holds. The
+comment above a field is its help, see `cwm_jupyter.config.reference`.
 """
 
 from __future__ import annotations
@@ -8,7 +10,7 @@ from __future__ import annotations
 import functools
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -17,14 +19,18 @@ from cwm_jupyter.errors import redact
 
 __all__ = [
     "PREFIX",
+    "Field",
     "LMCacheSettings",
     "LimitSettings",
+    "Rule",
     "SecuritySettings",
     "Settings",
     "StackSettings",
     "StorageSettings",
     "VLLMSettings",
     "fields",
+    "sections",
+    "value_of",
     "variable",
 ]
 
@@ -34,6 +40,23 @@ PREFIX = "CWM_"
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 GiB = Annotated[float, Meta(gt=0, le=65_536)]
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
+
+
+class Rule(NamedTuple):
+    """When a field may change, and whether the file of a project may set it.
+
+    ``now``: at any time, and it takes effect at once. ``down``: while no stack runs. ``start``:
+    before the process uses it. Somebody else may have written a project's file, so it sets only
+    what can neither run code, nor send or delete anything, nor weaken a check.
+    """
+
+    changes: Literal["now", "down", "start"] = "start"
+    project: bool = False
+
+
+_NOW = Rule("now")
+_DOWN = Rule("down")
+_ANYWHERE = Rule("now", project=True)
 
 
 def _default_home() -> Path:
@@ -74,16 +97,16 @@ class StackSettings(msgspec.Struct, frozen=True, kw_only=True):
 class VLLMSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How to reach vLLM's HTTP API."""
 
-    #: a server that runs already; None: the local stack's
+    #: a server that runs already, connected to where no stack is up; None: the local stack's
     url: str | None = None
     #: secret; shown nowhere
     api_key: str | None = None
-    connect_timeout_s: Seconds = 5.0
+    connect_timeout_s: Annotated[Seconds, _ANYWHERE] = 5.0
     #: for a whole request, its generation included (s)
-    request_timeout_s: Seconds = 600.0
+    request_timeout_s: Annotated[Seconds, _ANYWHERE] = 600.0
     #: how often a request that did not reach the engine is tried again
-    retries: Annotated[int, Meta(ge=0, le=10)] = 3
-    max_connections: Annotated[int, Meta(ge=1, le=1024)] = 16
+    retries: Annotated[int, Meta(ge=0, le=10), _ANYWHERE] = 3
+    max_connections: Annotated[int, Meta(ge=1, le=1024), _ANYWHERE] = 16
 
     def __repr__(self) -> str:
         hidden = redact({"api_key": self.api_key})["api_key"] if self.api_key else None
@@ -94,11 +117,11 @@ class VLLMSettings(msgspec.Struct, frozen=True, kw_only=True):
 class LMCacheSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How to reach LMCache's HTTP API."""
 
-    #: a server that runs already; None: the local stack's
+    #: the LMCache of `vllm.url`, which must be given too; None: the local stack's
     url: str | None = None
-    request_timeout_s: Seconds = 30.0
+    request_timeout_s: Annotated[Seconds, _ANYWHERE] = 30.0
     #: for bringing a window's chunks into memory (s)
-    prefetch_timeout_s: Seconds = 60.0
+    prefetch_timeout_s: Annotated[Seconds, _ANYWHERE] = 60.0
 
 
 class StorageSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,7 +136,7 @@ class StorageSettings(msgspec.Struct, frozen=True, kw_only=True):
     #: ``fs`` is LMCache's own disk tier, which checks nothing: for comparisons alone
     store: Literal["vault", "fs"] = "vault"
     #: a freeze whose chunks are not durable by then fails (s)
-    durable_timeout_s: Seconds = 60.0
+    durable_timeout_s: Annotated[Seconds, _ANYWHERE] = 60.0
 
     @property
     def quota_bytes(self) -> int | None:
@@ -125,7 +148,7 @@ class SecuritySettings(msgspec.Struct, frozen=True, kw_only=True):
     """What is refused unless the user allows it, and what is hidden on the disk."""
 
     #: talk unencrypted to a server on another machine; see `check_url`
-    allow_remote_plain_http: bool = False
+    allow_remote_plain_http: Annotated[bool, _NOW] = False
     #: encrypt what is written from now on: chunks, transcripts, manifests; see docs/security.md
     encrypt: bool = False
 
@@ -134,13 +157,19 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds of what one command does."""
 
     #: longest answer where the user asks for no other length (tokens)
-    max_tokens: Annotated[int, Meta(ge=1)] = 512
+    max_tokens: Annotated[int, Meta(ge=1), _ANYWHERE] = 512
     #: how many next tokens a probe notes; a stock engine gives at most 20
     probe_top: Annotated[int, Meta(ge=1, le=20)] = 20
     #: allowed log-probability difference where exact equality is not due (nats)
     probe_tolerance: Annotated[float, Meta(ge=0, le=10)] = 0.5
     #: largest file that a command reads at the user's request (bytes)
-    max_file_bytes: Annotated[int, Meta(ge=1)] = 64 * 1024**2
+    max_file_bytes: Annotated[int, Meta(ge=1), _ANYWHERE] = 64 * 1024**2
+    #: how long a new session stays after its last use, as in 30d; None or never: until removed
+    session_ttl: str | None = None
+    #: the same for a new window, whose use is to be thawed
+    window_ttl: str | None = None
+    #: how many versions of a window ``freeze --update`` leaves, the newest among them; None: all
+    keep_versions: Annotated[int, Meta(ge=1)] | None = None
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,13 +179,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     home: Path = msgspec.field(default_factory=_default_home)
     #: what can be made again: engine environments, converted models
     cache_dir: Path = msgspec.field(default_factory=_default_cache_dir)
-    log_level: LogLevel = "warning"
-    stack: StackSettings = msgspec.field(default_factory=StackSettings)
-    vllm: VLLMSettings = msgspec.field(default_factory=VLLMSettings)
-    lmcache: LMCacheSettings = msgspec.field(default_factory=LMCacheSettings)
+    #: of the package's own logger
+    log_level: Annotated[LogLevel, _ANYWHERE] = "warning"
+    stack: Annotated[StackSettings, _DOWN] = msgspec.field(default_factory=StackSettings)
+    vllm: Annotated[VLLMSettings, _DOWN] = msgspec.field(default_factory=VLLMSettings)
+    lmcache: Annotated[LMCacheSettings, _DOWN] = msgspec.field(default_factory=LMCacheSettings)
     storage: StorageSettings = msgspec.field(default_factory=StorageSettings)
     security: SecuritySettings = msgspec.field(default_factory=SecuritySettings)
-    limits: LimitSettings = msgspec.field(default_factory=LimitSettings)
+    limits: Annotated[LimitSettings, _NOW] = msgspec.field(default_factory=LimitSettings)
 
     @property
     def sessions_dir(self) -> Path:
@@ -191,17 +221,50 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return document
 
 
+class Field(NamedTuple):
+    """What is known of a field; `default` is `msgspec.NODEFAULT` where the machine decides it."""
+
+    kind: Any
+    default: Any
+    rule: Rule
+
+
 @functools.cache
-def fields() -> dict[str, Any]:
-    """The type of every field, by dotted name."""
-    types: dict[str, Any] = {}
-    for name, kind in get_type_hints(Settings, include_extras=True).items():
-        if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
-            leaves = get_type_hints(kind, include_extras=True)
-            types.update({f"{name}.{leaf}": leaf_kind for leaf, leaf_kind in leaves.items()})
+def fields() -> dict[str, Field]:
+    """Return every field by its dotted name."""
+    found: dict[str, Field] = {}
+    for name, field in _own_fields(Settings, Rule()).items():
+        section = getattr(field.kind, "__origin__", field.kind)
+        if isinstance(section, type) and issubclass(section, msgspec.Struct):
+            leaves = _own_fields(section, field.rule)
+            found.update({f"{name}.{leaf}": one for leaf, one in leaves.items()})
         else:
-            types[name] = kind
-    return types
+            found[name] = field
+    return found
+
+
+def _own_fields(kind: type[msgspec.Struct], rule: Rule) -> dict[str, Field]:
+    """Return a struct's own fields; `rule` is for those that have none."""
+    types = get_type_hints(kind, include_extras=True)
+    defaults = {one.name: one.default for one in msgspec.structs.fields(kind)}
+    return {
+        name: Field(
+            annotation,
+            defaults[name],
+            next((m for m in getattr(annotation, "__metadata__", ()) if isinstance(m, Rule)), rule),
+        )
+        for name, annotation in types.items()
+    }
+
+
+def sections() -> frozenset[str]:
+    """Return the names that stand before a dot."""
+    return frozenset(name.partition(".")[0] for name in fields() if "." in name)
+
+
+def value_of(settings: Settings, name: str) -> Any:
+    """Return a field's value, by its dotted name."""
+    return functools.reduce(getattr, name.split("."), settings)
 
 
 def variable(name: str) -> str:

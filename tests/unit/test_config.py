@@ -343,7 +343,7 @@ def test_plain_http_to_another_machine_needs_leave(host: str) -> None:
     for name in ("vllm.url", "lmcache.url"):
         with pytest.raises(SecurityError, match=f"{name} is plain http"):
             load({}, {name: url})
-        allowed = {name: url, "security.allow_remote_plain_http": True}
+        allowed = {"vllm.url": url, name: url, "security.allow_remote_plain_http": True}
         assert check_url(url, load({}, allowed)) == url
 
 
@@ -404,7 +404,10 @@ def test_settings_cannot_be_changed_in_place() -> None:
 @pytest.mark.usefixtures("home")
 def test_one_object_per_process(monkeypatch: pytest.MonkeyPatch) -> None:
     loads = []
-    monkeypatch.setattr(config.shared, "load", lambda: loads.append(1) or load())
+    load_layers = config.shared.load_layers
+    monkeypatch.setattr(
+        config.shared, "load_layers", lambda **given: loads.append(1) or load_layers(**given)
+    )
     barrier = threading.Barrier(8)
 
     def get(_: int) -> Settings:
