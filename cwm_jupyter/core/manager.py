@@ -11,19 +11,21 @@ import uuid
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from anyio import to_thread
 
 from cwm_jupyter.config import Settings
 from cwm_jupyter.core import conversation
 from cwm_jupyter.core.audit import Audit
+from cwm_jupyter.core.branches import Branches
 from cwm_jupyter.core.chunks import ChunkStore
 from cwm_jupyter.core.connection import ConnectedStack
 from cwm_jupyter.core.freeze import Freeze
 from cwm_jupyter.core.job import Job
 from cwm_jupyter.core.kept import kept
-from cwm_jupyter.core.library import Library, Manifest
+from cwm_jupyter.core.library import Library
+from cwm_jupyter.core.lifetime import lasting, renewed, ttl_s
 from cwm_jupyter.core.models import (
     FreezePlan,
     FreezeReport,
@@ -40,6 +42,7 @@ from cwm_jupyter.core.models import (
 from cwm_jupyter.core.names import check_name, check_tag, name_key, numbered
 from cwm_jupyter.core.parts import Parts
 from cwm_jupyter.core.purge import Purge
+from cwm_jupyter.core.query import Query
 from cwm_jupyter.core.repair import Repair
 from cwm_jupyter.core.reports import (
     DiskUsage,
@@ -49,10 +52,11 @@ from cwm_jupyter.core.reports import (
     VerifyReport,
 )
 from cwm_jupyter.core.rotation import RotationReport, rotate_key
+from cwm_jupyter.core.status import Status
 from cwm_jupyter.core.thaw import Thaw
 from cwm_jupyter.core.transcript import Transcript
 from cwm_jupyter.core.upkeep import Upkeep
-from cwm_jupyter.core.verify import Verify, window_keys
+from cwm_jupyter.core.verify import Verify
 from cwm_jupyter.errors import (
     CWMError,
     KVStoreError,
@@ -94,6 +98,8 @@ class Manager:
         self.library = library
         self.audit = Audit(library.home)
         self.parts = Parts(library, connect, store, settings, self.audit)
+        self.branches = Branches(self.parts)
+        self._status = Status(self.parts)
         self._connect = connect
         self._store = store
 
@@ -154,6 +160,7 @@ class Manager:
             created_at=now(),
             updated_at=now(),
         )
+        session = lasting(session, ttl_s(self.settings.limits.session_ttl))
         self.library.add_session(session, transcript)
         return session
 
@@ -165,20 +172,9 @@ class Manager:
         """Return a live session by name or id, None where there is none."""
         return await to_thread.run_sync(self.library.index.find_session, name)
 
-    async def sessions(
-        self,
-        *,
-        state: str | None = None,
-        model: str | None = None,
-        limit: int | None = None,
-        offset: int = 0,
-    ) -> Page:
-        """List sessions, oldest first; deleted and expired ones only where `state` asks."""
-        return await to_thread.run_sync(
-            partial(
-                self.library.index.sessions, state=state, model=model, limit=limit, offset=offset
-            )
-        )
+    async def sessions(self, query: Query | None = None, **asked: Any) -> Page:
+        """List sessions, see `cwm_jupyter.core.index.Index.sessions`."""
+        return await to_thread.run_sync(partial(self.library.index.sessions, query, **asked))
 
     async def remove_session(self, name: str) -> Session:
         """Delete a session softly: it is hidden, its name is free, its windows stay."""
@@ -237,6 +233,8 @@ class Manager:
         *,
         tags: Sequence[str] = (),
         note: str = "",
+        ttl: str | None = None,
+        update: bool = False,
         on_plan: Callable[[FreezePlan], None] | None = None,
         job: Job | None = None,
     ) -> FreezeReport:
@@ -245,11 +243,17 @@ class Manager:
         Parameters
         ----------
         name
-            Of the window; free.
+            Of the window; free, unless `update`.
         session
             Name or id.
         tags, note
             For finding it again.
+        ttl
+            How long the window stays after its last use, as in ``7d``, or ``never``; None: the
+            setting ``limits.window_ttl``.
+        update
+            Make a new version of the window that has the name, if there is one; it stays, as
+            ``NAME@vN``, and the setting ``limits.keep_versions`` says how many do.
         on_plan
             Told what will be stored, before anything is.
         job
@@ -267,8 +271,14 @@ class Manager:
         with self.audit.entry("freeze", window=name, session=session) as entry:
             name = check_name(name, "window")
             tags = [check_tag(tag) for tag in tags]
-            if await to_thread.run_sync(self.library.index.find_window, name) is not None:
-                raise WindowExistsError(f"There is a window {name!r} already.", window=name)
+            lasts_s = ttl_s(self.settings.limits.window_ttl if ttl is None else ttl)
+            holder = await to_thread.run_sync(self.library.index.find_window, name)
+            if holder is not None and not (update and name_key(holder.name) == name_key(name)):
+                raise WindowExistsError(
+                    f"There is a window {name!r} already.",
+                    hint="Choose another name, or keep it as an earlier version with --update.",
+                    window=name,
+                )
             found = await self.session(session)
             stack = await self._connect()
             stack.keeper()
@@ -280,6 +290,9 @@ class Manager:
                     job=job or Job(f"freeze {name}"),
                     durable_timeout_s=self.settings.storage.durable_timeout_s,
                     probe_top=self.settings.limits.probe_top,
+                    update=update,
+                    keep_versions=self.settings.limits.keep_versions,
+                    ttl_s=lasts_s,
                 )
                 plan = await freeze.plan()
                 if on_plan is not None:
@@ -326,6 +339,7 @@ class Manager:
                 probe_tolerance=self.settings.limits.probe_tolerance,
                 prefetch_timeout_s=self.settings.lmcache.prefetch_timeout_s,
                 durable_timeout_s=self.settings.storage.durable_timeout_s,
+                session_ttl_s=ttl_s(self.settings.limits.session_ttl),
             )
             report = await thaw.run(
                 session_name,
@@ -353,13 +367,9 @@ class Manager:
             name = numbered(window.name, number)
         return name
 
-    async def windows(
-        self, *, tags: Sequence[str] = (), limit: int | None = None, offset: int = 0
-    ) -> Page:
-        """List windows that have all the tags, newest first."""
-        return await to_thread.run_sync(
-            partial(self.library.index.windows, tags=tags, limit=limit, offset=offset)
-        )
+    async def windows(self, query: Query | None = None, **asked: Any) -> Page:
+        """List windows, see `cwm_jupyter.core.index.Index.windows`."""
+        return await to_thread.run_sync(partial(self.library.index.windows, query, **asked))
 
     async def status(
         self, *, window: str | None = None, session: str | None = None
@@ -377,37 +387,8 @@ class Manager:
                 + (", not both." if window is not None else "; none was given.")
             )
         if window is not None:
-            return await self._window_status(window)
-        found = await self.session(session or "")
-        transcript = await to_thread.run_sync(self.library.transcript, found)
-        return SessionStatus(session=found, turns=transcript.turns, messages=transcript.messages)
-
-    async def _window_status(self, name: str) -> WindowStatus:
-        index = self.library.index
-        window = await to_thread.run_sync(index.require_window, name)
-        manifest = await to_thread.run_sync(self.library.manifest, window)
-        everything: list[Window] = (await self.windows()).items
-        parent = index.get_window(window.parent_window_id) if window.parent_window_id else None
-        return WindowStatus(
-            window=window,
-            turns=manifest.transcript.turns,
-            messages=manifest.transcript.messages,
-            fingerprint=manifest.fingerprint,
-            probe=manifest.probe,
-            chunks_present=await self._chunks_present(window, manifest),
-            parent=parent.name if parent else None,
-            children=[w.name for w in everything if w.parent_window_id == window.id],
-        )
-
-    async def _chunks_present(self, window: Window, manifest: Manifest) -> int | None:
-        """Count a window's chunks in the local store, None where that cannot be told."""
-        if self._store is None or window.proof.level != "verified":
-            return None
-        try:
-            keys = window_keys(self.library, window, manifest)
-        except KVStoreError:  # without the lineage's secret nobody knows its keys
-            return None
-        return sum(stat is not None for stat in await self._store.stat(keys))
+            return await self._status.window(window)
+        return await self._status.session(session or "")
 
     async def remove_window(self, name: str) -> Window:
         """Delete a window softly: it is hidden, its name is free, `restore_window` undoes it."""
@@ -436,12 +417,14 @@ class Manager:
         index = self.library.index
         deleted: list[Window] = index.windows(state="deleted").items
         wanted = name_key(name)
-        latest = next(
-            (w for w in deleted if name in (w.id, w.name) or name_key(w.name) == wanted), None
+        found = [w for w in deleted if name == w.id or name_key(w.known_as) == wanted]
+        if not found:
+            raise WindowNotFoundError(name, [w.known_as for w in deleted])
+        # Of one window's versions the newest is deleted first, so the oldest was deleted last.
+        latest = min((w for w in found if w.series == found[0].series), key=lambda w: w.version)
+        return index.update_window(
+            latest.id, lambda w: renewed(w.to(w.previous_state or "intact"))
         )
-        if latest is None:
-            raise WindowNotFoundError(name, [w.name for w in deleted])
-        return index.update_window(latest.id, lambda w: w.to(w.previous_state or "intact"))
 
     # Upkeep
 
@@ -459,7 +442,9 @@ class Manager:
         """
         index = self.library.index
         if name is None:
-            windows = (await self.windows()).items
+            everything = await to_thread.run_sync(index.all_windows)
+            present = (window for window in everything if window.state != "deleted")
+            windows = sorted(present, key=lambda w: (w.created_at, w.id), reverse=True)
         else:
             windows = [await to_thread.run_sync(index.require_window, name)]
         if self._store is None or (name is not None and windows[0].proof.level != "verified"):

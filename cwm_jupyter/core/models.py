@@ -34,6 +34,7 @@ __all__ = [
     "Session",
     "SessionState",
     "SessionStatus",
+    "ThawNote",
     "ThawReport",
     "Turn",
     "Value",
@@ -228,6 +229,8 @@ class Session(Value, frozen=True, kw_only=True):
     tags: list[str] = msgspec.field(default_factory=list)
     #: it stays, whatever `expires_at` says
     pinned: bool = False
+    #: how long it stays after its last use; null: for good
+    ttl_s: float | None = None
     #: when it may be cleaned up; null: never
     expires_at: str | None = None
     policy: FreezePolicy | None = None
@@ -249,6 +252,17 @@ class Session(Value, frozen=True, kw_only=True):
         elif state in ("expired", "deleted"):
             before = [*before, self.state]
         return self.replace(state=state, previous_states=before, updated_at=now())
+
+
+class ThawNote(Value, frozen=True, kw_only=True):
+    """What a thaw measured, in short, as its window remembers it."""
+
+    at: str
+    session: str
+    cached_tokens: int | None
+    expected_cached_tokens: int
+    complete: bool
+    restore_s: float
 
 
 class Window(Value, frozen=True, kw_only=True):
@@ -279,14 +293,30 @@ class Window(Value, frozen=True, kw_only=True):
     previous_state: WindowState | None = None
     tags: list[str] = msgspec.field(default_factory=list)
     note: str = ""
+    #: the latest thaws, the newest first
+    last_thaws: list[ThawNote] = msgspec.field(default_factory=list)
     #: counts the freezes under this name; the newest has the name, see `superseded`
     version: int = 1
     #: a newer version has the name: this one is found as ``NAME@vN``
     superseded: bool = False
+    #: what the versions of one window share; null: the window's own id, see `series`
+    series_id: str | None = None
     #: it stays, whatever `expires_at` says
     pinned: bool = False
+    #: how long it stays after its last use; null: for good
+    ttl_s: float | None = None
     #: when it may be cleaned up; null: never
     expires_at: str | None = None
+
+    @property
+    def series(self) -> str:
+        """What it shares with its other versions."""
+        return self.series_id or self.id
+
+    @property
+    def known_as(self) -> str:
+        """What it is found by: its name, or ``NAME@vN`` where a newer version has that."""
+        return f"{self.name}@v{self.version}" if self.superseded else self.name
 
     def to(self, state: WindowState) -> Self:
         """Return the window in another state.
@@ -332,6 +362,7 @@ class FreezeReport(Value, frozen=True, kw_only=True):
 
     `commit_s` is everything but the probe. `already_stored_bytes` were durable before the freeze,
     `newly_stored_bytes` were stored by it; both are null where the store cannot be asked.
+    `pruned` are the earlier versions that were deleted, softly, since only so many are kept.
     """
 
     window: Window
@@ -342,6 +373,7 @@ class FreezeReport(Value, frozen=True, kw_only=True):
     newly_stored_bytes: int | None
     tail_tokens: int
     stages_s: dict[str, float]
+    pruned: list[str] = msgspec.field(default_factory=list)
 
 
 class ThawReport(Value, frozen=True, kw_only=True):
@@ -361,6 +393,8 @@ class ThawReport(Value, frozen=True, kw_only=True):
     chunks_corrupt: int
     #: computed again since the freeze: right, but not the bytes that were frozen
     chunks_recomputed: int
+    #: read from the disk and checked; the other ones found were in LMCache's memory. None: unknown
+    chunks_read: int | None = None
     expected_cached_tokens: int
     cached_tokens: int | None
     recomputed_tokens: int | None
@@ -373,18 +407,31 @@ class ThawReport(Value, frozen=True, kw_only=True):
 
 
 class SessionStatus(Value, frozen=True, kw_only=True):
-    """All there is to say about one session."""
+    """All there is to say about one session.
+
+    `chunks` are the whole chunks of its tokens, `chunks_present` those in the store, with
+    `stored_bytes`; null where no stack runs or its store cannot be asked. `windows` were frozen
+    from it, `lineage` are all windows that share chunks with it.
+    """
 
     session: Session
     turns: list[Turn]
     messages: list[Message]
+    chunks: int | None = None
+    chunks_present: int | None = None
+    stored_bytes: int | None = None
+    windows: list[str] = msgspec.field(default_factory=list)
+    lineage: list[str] = msgspec.field(default_factory=list)
 
 
 class WindowStatus(Value, frozen=True, kw_only=True):
     """All there is to say about one window.
 
     `chunks_present` counts the chunks that the store has now, without reading them; null where the
-    store cannot be asked.
+    store cannot be asked. `held_bytes` are what it keeps on disk, `own_bytes` what nothing else
+    keeps. `chunks_recomputed` were computed again since the freeze. `lineage` are all windows that
+    share its lineage, itself too. `versions` are all that are there of this window, the newest
+    first.
     """
 
     window: Window
@@ -393,8 +440,13 @@ class WindowStatus(Value, frozen=True, kw_only=True):
     fingerprint: Fingerprint
     probe: Probe
     chunks_present: int | None
+    chunks_recomputed: int
+    held_bytes: int | None
+    own_bytes: int | None
     parent: str | None
     children: list[str]
+    lineage: list[str]
+    versions: list[Window] = msgspec.field(default_factory=list)
 
 
 class Page(Value, frozen=True, kw_only=True):

@@ -10,24 +10,36 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import anyio
 from anyio import to_thread
 
 from cwm_jupyter.core import fingerprint, probe
-from cwm_jupyter.core.chunks import ChunkKey, ChunkStore
+from cwm_jupyter.core.chunks import ChunkKey, ChunkStat, ChunkStore
 from cwm_jupyter.core.connection import ConnectedStack
 from cwm_jupyter.core.freeze import settle
 from cwm_jupyter.core.job import Job
 from cwm_jupyter.core.library import Library
-from cwm_jupyter.core.models import ChunkRef, Probe, ProbeResult, Session, ThawReport, Window, now
+from cwm_jupyter.core.lifetime import lasting, renewed
+from cwm_jupyter.core.models import (
+    ChunkRef,
+    Probe,
+    ProbeResult,
+    Session,
+    ThawNote,
+    ThawReport,
+    Window,
+    now,
+)
 from cwm_jupyter.errors import CWMError, IndexCorruptError, KVStoreError, ProbeError
 
 __all__ = ["Thaw"]
 
 _QUIET_S = 5.0
+#: how many thaws a window remembers
+_THAWS_NOTED = 5
 
 
 @dataclass
@@ -39,6 +51,8 @@ class _Chunks:
     corrupt: list[int] = field(default_factory=list)
     #: there, but with other bytes than were frozen: computed again since
     other: list[int] = field(default_factory=list)
+    #: read from the disk, and so checked; None: that cannot be told
+    read: list[int] | None = None
 
     @property
     def bad(self) -> list[int]:
@@ -61,6 +75,8 @@ class Thaw:
         See `cwm_jupyter.config.LimitSettings`; the tolerance is in nats.
     prefetch_timeout_s, durable_timeout_s
         How long loading and storing may take.
+    session_ttl_s
+        How long the new session stays after its last use; None: for good.
     """
 
     stack: ConnectedStack
@@ -71,6 +87,7 @@ class Thaw:
     probe_tolerance: float
     prefetch_timeout_s: float
     durable_timeout_s: float
+    session_ttl_s: float | None = None
 
     async def run(
         self,
@@ -112,7 +129,7 @@ class Thaw:
             lineage_id = self.library.lineages.create()
         else:
             accepted = fingerprint.check(
-                self.window.name,
+                self.window.known_as,
                 differences,
                 accept_engine=accept_engine,
                 accept_unknown=accept_unknown,
@@ -129,7 +146,7 @@ class Thaw:
         result, cached = await self._probe(chunks.keys, expected, inexact=inexact)
         restore_s = time.perf_counter() - started
         report = ThawReport(
-            window=self.window.name,
+            window=self.window.known_as,
             session=session_name,
             tokens=self.window.tokens,
             size_bytes=self.window.size_bytes,
@@ -138,6 +155,7 @@ class Thaw:
             chunks_missing=len(_chunks(chunks.missing, ranks)),
             chunks_corrupt=len(_chunks(chunks.corrupt, ranks)),
             chunks_recomputed=len(recomputed),
+            chunks_read=None if chunks.read is None else len(_chunks(chunks.read, ranks)),
             expected_cached_tokens=expected,
             cached_tokens=cached,
             recomputed_tokens=None if cached is None else self.window.tokens - cached,
@@ -150,14 +168,14 @@ class Thaw:
         )
         if not result.passed and not recompute:
             raise ProbeError(
-                f"The restored state of {self.window.name!r} is not the frozen one: the "
+                f"The restored state of {self.window.known_as!r} is not the frozen one: the "
                 f"likeliest next tokens differ{_by(result)}.",
                 report=report.to_dict(),
             )
         if chunks.bad and self.stack.store is not None:
             await self._heal(self.stack.store, chunks)
         self.job.stage("session")
-        await to_thread.run_sync(self._enter, session_name, lineage_id, facts.max_context_tokens)
+        await to_thread.run_sync(self._enter, report, lineage_id, facts.max_context_tokens)
         self.job.finish()
         return report.replace(stages_s={s.name: s.seconds for s in self.job.state.stages})
 
@@ -182,8 +200,9 @@ class Thaw:
             chunks.missing = list(range(await self._prefetch(keys), len(keys)))
             return chunks
         before = await store.stat(keys)
-        loaded = await self._prefetch(keys)
-        after = before if loaded == len(keys) else await store.stat(keys)
+        await self._prefetch(keys)
+        after = await store.stat(keys)
+        chunks.read = _read(before, after)
         for i, (ref, was, now_is) in enumerate(zip(refs, before, after, strict=True)):
             if was is None:
                 chunks.missing.append(i)
@@ -281,11 +300,28 @@ class Thaw:
         self.library.note_recomputed(window.lineage_id, new)
         return window
 
-    def _enter(self, name: str, lineage_id: str, max_context_tokens: int | None) -> None:
+    def _enter(self, report: ThawReport, lineage_id: str, max_context_tokens: int | None) -> None:
         """Write the new session's transcript, then it and the window's use into the index."""
+        note = ThawNote(
+            at=now(),
+            session=report.session,
+            cached_tokens=report.cached_tokens,
+            expected_cached_tokens=report.expected_cached_tokens,
+            complete=report.complete,
+            restore_s=report.restore_s,
+        )
+
+        def used(window: Window) -> Window:
+            window = window.replace(
+                used_at=note.at,
+                thaws=window.thaws + 1,
+                last_thaws=[note, *window.last_thaws][:_THAWS_NOTED],
+            )
+            return renewed(window)
+
         session = Session(
             id=uuid.uuid4().hex,
-            name=name,
+            name=report.session,
             state="thawed",
             model=self.stack.model,
             lineage_id=lineage_id,
@@ -297,12 +333,24 @@ class Thaw:
             window_id=self.window.id,
         )
         self.library.add_session(
-            session,
+            lasting(session, self.session_ttl_s),
             self._manifest.transcript,
-            lambda transaction: transaction.update_window(
-                self.window.id, lambda w: w.replace(used_at=now(), thaws=w.thaws + 1)
-            ),
+            lambda transaction: transaction.update_window(self.window.id, used),
         )
+
+
+def _read(
+    before: Sequence[ChunkStat | None], after: Sequence[ChunkStat | None]
+) -> list[int] | None:
+    """Return which chunks were read from the disk between two looks; None: it cannot be told."""
+    both = list(zip(before, after, strict=True))
+    if any(now_is is not None and now_is.used_ns is None for _, now_is in both):
+        return None
+    return [
+        i
+        for i, (was, now_is) in enumerate(both)
+        if was is not None and now_is is not None and now_is.used_ns != was.used_ns
+    ]
 
 
 def _chunks(positions: Collection[int], ranks: int) -> set[int]:

@@ -12,6 +12,7 @@ from cwm_jupyter.core.models import (
     Page,
     Session,
     SessionStatus,
+    ThawNote,
     Turn,
     Window,
     WindowStatus,
@@ -39,14 +40,14 @@ def _session(session: Session) -> list[Block]:
 def _window(window: Window) -> list[Block]:
     lines: list[Block] = [
         Line(
-            f"Window {window.name}, {window.state}: {turns(window.turns)}, "
+            f"Window {window.known_as}, {window.state}: {turns(window.turns)}, "
             f"{count(window.tokens)} tokens, {chunks(window.chunks)} "
             f"({megabytes(window.size_bytes)}), {window.model}; frozen {age(window.created_at)}"
         )
     ]
     if window.state == "deleted":
         lines.append(
-            Line(f"Bring it back with: cwm rm --undo {shlex.quote(window.name)}", faint=True)
+            Line(f"Bring it back with: cwm rm --undo {shlex.quote(window.known_as)}", faint=True)
         )
     return lines
 
@@ -65,14 +66,15 @@ def _page(page: Page) -> list[Block]:
 
 def _window_table(windows: Sequence[Window]) -> Table:
     return Table(
-        ("WINDOW", "STATE", "TOKENS", "SIZE", "FROZEN", "TAGS", "NOTE"),
+        ("WINDOW", "STATE", "TOKENS", "SIZE", "FROZEN", "THAWED", "TAGS", "NOTE"),
         [
             (
-                w.name,
+                w.known_as,
                 w.state,
                 count(w.tokens),
                 megabytes(w.size_bytes),
                 age(w.created_at),
+                age(w.used_at) if w.used_at else "never",
                 " ".join(w.tags),
                 excerpt(w.note, 40),
             )
@@ -84,9 +86,17 @@ def _window_table(windows: Sequence[Window]) -> Table:
 
 def _session_table(sessions: Sequence[Session]) -> Table:
     return Table(
-        ("SESSION", "STATE", "TURNS", "TOKENS", "USED", "MODEL"),
+        ("SESSION", "STATE", "TURNS", "TOKENS", "USED", "MODEL", "TAGS"),
         [
-            (s.name, s.state, count(s.turns), count(s.tokens), age(s.updated_at), s.model)
+            (
+                s.name,
+                s.state,
+                count(s.turns),
+                count(s.tokens),
+                age(s.updated_at),
+                s.model,
+                " ".join(s.tags),
+            )
             for s in sessions
         ],
         frozenset({2, 3}),
@@ -102,6 +112,9 @@ def _session_status(status: SessionStatus) -> list[Block]:
         ("begun", age(session.created_at)),
         ("last used", age(session.updated_at)),
         ("tags", " ".join(session.tags)),
+        ("chunks", _stored(status)),
+        ("windows", ", ".join(status.windows)),
+        ("lineage", ", ".join(status.lineage)),
     ]
     return [facts(pairs), *_conversation(status.turns, status.messages)]
 
@@ -118,14 +131,82 @@ def _window_status(status: WindowStatus) -> list[Block]:
         ("last thawed", age(window.used_at) if window.used_at else "never"),
         ("tokens", count(window.tokens)),
         ("chunks", f"{count(window.chunks)} of {window.chunk_tokens} tokens, {present} present"),
-        ("size", megabytes(window.size_bytes)),
+        ("recomputed", _chunks_recomputed(status)),
+        ("size", _size(status)),
         ("proof", f"{proof(window)}, {age(window.proof.checked_at)}"),
         ("probe", f"{len(status.probe.token_ids)} likeliest tokens noted"),
-        ("parent", status.parent or ""),
+        ("parent", f"{status.parent}, {_levels(window.depth)}" if status.parent else ""),
         ("children", ", ".join(status.children)),
+        ("lineage", ", ".join(status.lineage) if len(status.lineage) > 1 else ""),
         *_engine(status.fingerprint),
     ]
-    return [facts(pairs), *_conversation(status.turns, status.messages)]
+    return [
+        facts(pairs),
+        *_versions(status.versions),
+        *_thaws(window.last_thaws),
+        *_conversation(status.turns, status.messages),
+    ]
+
+
+def _levels(depth: int) -> str:
+    return f"{depth} level{'' if depth == 1 else 's'} below the first of its family"
+
+
+def _versions(versions: Sequence[Window]) -> list[Block]:
+    if len(versions) < 2:
+        return []
+    rows = [
+        (
+            w.known_as,
+            str(w.version),
+            w.state,
+            count(w.turns),
+            count(w.tokens),
+            age(w.created_at),
+            excerpt(w.note, 40),
+        )
+        for w in versions
+    ]
+    header = ("WINDOW", "VERSION", "STATE", "TURNS", "TOKENS", "FROZEN", "NOTE")
+    return [Line(""), Table(header, rows, frozenset({1, 3, 4}))]
+
+
+def _stored(status: SessionStatus) -> str:
+    """Return what of a session is in the store; nothing where no stack was there to ask."""
+    if status.chunks is None:
+        return ""
+    present = count(status.chunks_present)
+    return f"{count(status.chunks)}, {present} stored ({megabytes(status.stored_bytes)})"
+
+
+def _chunks_recomputed(status: WindowStatus) -> str:
+    number = status.chunks_recomputed
+    return f"{chunks(number)} since the freeze: not bit-equal to it" if number else ""
+
+
+def _size(status: WindowStatus) -> str:
+    size = megabytes(status.window.size_bytes)
+    if status.held_bytes is None or status.own_bytes is None:
+        return size
+    shared = status.held_bytes - status.own_bytes
+    return f"{size}; on disk {megabytes(status.own_bytes)} of its own, {megabytes(shared)} shared"
+
+
+def _thaws(notes: Sequence[ThawNote]) -> list[Block]:
+    if not notes:
+        return []
+    rows = [
+        (
+            age(note.at),
+            note.session,
+            f"{count(note.cached_tokens)} of {count(note.expected_cached_tokens)}",
+            "yes" if note.complete else "NO",
+            seconds(note.restore_s),
+        )
+        for note in notes
+    ]
+    header = ("THAWED", "SESSION", "FROM CACHE", "COMPLETE", "RESTORED IN")
+    return [Line(""), Table(header, rows, frozenset({2, 4}))]
 
 
 def _of_context(session: Session) -> str:

@@ -280,9 +280,11 @@ def test_the_line_under_an_answer() -> None:
 def test_pages() -> None:
     windows = [WINDOW, WINDOW.replace(name="b", tags=["x", "y"], note="n" * 50)]
     shown = text(Page(items=windows, total=5, limit=2, offset=2)).split("\n")
-    assert shown[0].split() == ["WINDOW", "STATE", "TOKENS", "SIZE", "FROZEN", "TAGS", "NOTE"]
+    assert shown[0].split() == "WINDOW STATE TOKENS SIZE FROZEN THAWED TAGS NOTE".split()
     assert shown[2].endswith(f"x y   {'n' * 39}…")
     assert shown[-1] == "3 to 4 of 5"
+    earlier = Page(items=[WINDOW.replace(superseded=True)], total=1, limit=None, offset=0)
+    assert f"{WINDOW.name}@v1" in text(earlier)
     sessions = Page(items=[make_session(name="main")], total=1, limit=None, offset=0)
     assert "main     active" in text(sessions)
     assert text(Page(items=[], total=0, limit=None, offset=0)) == "There are none."
@@ -301,8 +303,12 @@ def test_a_windows_whole_story() -> None:
         fingerprint=fingerprint,
         probe=Probe(position_tokens=5993, token_ids=[1, 2], logprobs=[-0.1, -2.0]),
         chunks_present=None,
+        chunks_recomputed=2,
+        held_bytes=30_000_000,
+        own_bytes=10_000_000,
         parent="before",
         children=["left", "right"],
+        lineage=["before", "left", "paper", "right"],
     )
     shown = text(status)
     for said in (

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 
 import pytest
 from bench import Bench
 from fake_stack import render
 
+from cwm_jupyter.core.connection import ConnectedStack
 from cwm_jupyter.core.models import Message, SessionStatus, WindowStatus
 from cwm_jupyter.core.names import MAX_NAME_LENGTH
+from cwm_jupyter.core.status import Status
 from cwm_jupyter.errors import (
     SessionExistsError,
     SessionNotFoundError,
+    StackDownError,
     ValidationError,
     WindowExistsError,
     WindowNotFoundError,
@@ -100,11 +104,31 @@ async def test_a_window_of_the_longest_name_is_thawed_twice(bench: Bench) -> Non
 
 async def test_status_of_a_session(bench: Bench) -> None:
     session = await bench.talk("talk")
-    status = await bench.manager.status(session="talk")
     transcript = bench.transcript(session)
+    status = await bench.manager.status(session="talk")
+    assert status.chunks == status.chunks_present
+    assert status.stored_bytes
     assert status == SessionStatus(
-        session=session, turns=transcript.turns, messages=transcript.messages
+        session=session,
+        turns=transcript.turns,
+        messages=transcript.messages,
+        chunks=len(transcript.token_ids[:-1]) // bench.stack.chunk_tokens,
+        chunks_present=status.chunks,
+        stored_bytes=status.stored_bytes,
     )
+
+
+async def test_status_of_a_session_without_a_stack(bench: Bench) -> None:
+    await bench.talk("talk")
+    await bench.manager.freeze("paper", "talk")
+
+    async def down() -> ConnectedStack:
+        raise StackDownError("No stack is running.")
+
+    parts = dataclasses.replace(bench.manager.parts, connect=down)
+    status = await Status(parts).session("talk")
+    assert (status.chunks, status.chunks_present, status.stored_bytes) == (None, None, None)
+    assert status.windows == status.lineage == ["paper"]
 
 
 async def test_status_of_a_window(bench: Bench) -> None:
@@ -122,6 +146,34 @@ async def test_status_of_a_window(bench: Bench) -> None:
     assert isinstance(longer, WindowStatus)
     assert longer.parent == "paper"
     assert longer.chunks_present == longer.window.chunks - 1
+    assert longer.lineage == ["paper", "longer"]
+
+
+async def test_what_a_window_shares_and_has_of_its_own(bench: Bench) -> None:
+    window = await bench.frozen("paper")
+    alone = await bench.manager.status(window="paper")
+    assert isinstance(alone, WindowStatus)
+    assert alone.own_bytes == alone.held_bytes
+    assert alone.own_bytes
+    await bench.talk("paper", "And then?")
+    await bench.manager.freeze("longer", "paper")
+    paper = await bench.manager.status(window="paper")
+    longer = await bench.manager.status(window="longer")
+    assert isinstance(paper, WindowStatus)
+    assert isinstance(longer, WindowStatus)
+    assert (paper.held_bytes, paper.own_bytes) == (alone.held_bytes, 0)
+    assert longer.held_bytes == alone.held_bytes + (longer.own_bytes or 0)
+    assert paper.chunks_recomputed == 0
+    assert window.last_thaws == []
+
+
+async def test_a_window_remembers_its_last_thaws(bench: Bench) -> None:
+    await bench.frozen("paper")
+    reports = [await bench.manager.thaw("paper", as_session=f"s{i}") for i in range(6)]
+    notes = bench.window("paper").last_thaws
+    assert [note.session for note in notes] == ["s5", "s4", "s3", "s2", "s1"]
+    assert notes[0].restore_s == reports[-1].restore_s
+    assert notes[0].complete
 
 
 async def test_status_without_sight_of_the_files_is_unavailable(bench: Bench) -> None:
