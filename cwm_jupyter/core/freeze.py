@@ -21,6 +21,7 @@ from cwm_jupyter.core.chunks import ChunkKey, ChunkStore
 from cwm_jupyter.core.connection import ConnectedStack, EngineFacts
 from cwm_jupyter.core.job import Job
 from cwm_jupyter.core.library import Library, Manifest
+from cwm_jupyter.core.lifetime import lasting, renewed
 from cwm_jupyter.core.models import (
     ChunkRef,
     FreezePlan,
@@ -32,6 +33,7 @@ from cwm_jupyter.core.models import (
     now,
 )
 from cwm_jupyter.core.transcript import Transcript
+from cwm_jupyter.core.versions import prune
 from cwm_jupyter.errors import KVStoreError, KVStoreTimeoutError, SessionEmptyError
 
 __all__ = ["Freeze", "settle"]
@@ -57,6 +59,12 @@ class Freeze:
         How long chunks may take to reach the disk.
     probe_top
         How many of the likeliest next tokens to note.
+    update
+        Make a new version of the window that has the name already, if there is one.
+    keep_versions
+        How many versions stay then; None: all.
+    ttl_s
+        How long the window stays after its last use; None: for good.
     """
 
     stack: ConnectedStack
@@ -65,6 +73,9 @@ class Freeze:
     job: Job
     durable_timeout_s: float
     probe_top: int
+    update: bool = False
+    keep_versions: int | None = None
+    ttl_s: float | None = None
 
     async def plan(self) -> FreezePlan:
         """Look at what the session holds and what of it is durable already.
@@ -144,7 +155,7 @@ class Freeze:
             refs=refs,
             probe=noted,
         )
-        window = await to_thread.run_sync(self._enter, manifest, name, proof, tags, note)
+        window, pruned = await to_thread.run_sync(self._enter, manifest, name, proof, tags, note)
         self.job.finish()
         stored_before = self._stored_before
         return FreezeReport(
@@ -158,6 +169,7 @@ class Freeze:
             else size_bytes - stored_before,
             tail_tokens=window.tokens - window.chunks * window.chunk_tokens,
             stages_s={stage.name: stage.seconds for stage in self.job.state.stages},
+            pruned=[version.known_as for version in pruned],
         )
 
     async def _stored_bytes(self) -> int | None:
@@ -251,8 +263,14 @@ class Freeze:
 
     def _enter(
         self, manifest: Manifest, name: str, proof: Proof, tags: Sequence[str], note: str
-    ) -> Window:
-        """Write the manifest, then window and session in one atomic write of the index."""
+    ) -> tuple[Window, list[Window]]:
+        """Write the manifest, then window and session in one atomic write of the index.
+
+        Returns
+        -------
+        tuple
+            The window, and the earlier versions that were deleted in the same write.
+        """
         index = self.library.index
         parent = index.get_window(self.session.window_id) if self.session.window_id else None
         window = Window(
@@ -276,8 +294,13 @@ class Freeze:
             tags=list(tags),
             note=note,
         )
-        index.add_window(window, session_change=lambda s: _frozen(s, window.id))
-        return window
+        window = lasting(window, self.ttl_s)
+        with index.transaction() as transaction:
+            transaction.update_session(window.session_id, lambda s: _frozen(s, window.id))
+            if not self.update:
+                return transaction.add_window(window), []
+            window = transaction.add_version(window)
+            return window, prune(transaction, window, self.keep_versions)
 
 
 def _sum(sizes: Iterable[int | None]) -> int | None:
@@ -289,7 +312,7 @@ def _sum(sizes: Iterable[int | None]) -> int | None:
 def _frozen(session: Session, window_id: str) -> Session:
     if session.state != "frozen":
         session = session.to("frozen")
-    return session.replace(window_id=window_id)
+    return renewed(session.replace(window_id=window_id))
 
 
 def _plan(
