@@ -13,10 +13,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from cwm_jupyter.core.library import Library
-from cwm_jupyter.core.models import Fingerprint
-from cwm_jupyter.errors import CWMError
+from cwm_jupyter.core.receipts import Receipts
+from cwm_jupyter.errors import IndexCorruptError
 
-__all__ = ["lost_files", "lost_lineages", "salts"]
+__all__ = ["check_index", "lost_files", "lost_lineages", "salts"]
 
 _ABANDONED_S = 24 * 3600.0
 
@@ -41,18 +41,35 @@ def lost_lineages(library: Library) -> list[str]:
     return [one for one in old if one not in known]
 
 
-def salts(
-    library: Library, lineages: Collection[str], engine: Fingerprint | None = None
-) -> list[str]:
-    """Return the salts of these lineages on `engine`, and all that a window was frozen on."""
-    if not lineages:
-        return []
-    found: dict[str, None] = {}
-    for fingerprint in [*library.fingerprints(), *([engine] if engine else [])]:
-        for lineage_id in lineages:
-            with suppress(CWMError):  # without its secret nobody finds its chunks
-                found[library.lineages.salt(lineage_id, fingerprint)] = None
-    return list(found)
+def salts(library: Library, lineages: Collection[str]) -> list[str]:
+    """Return all salts that these lineages may have been given."""
+    return [salt for lineage_id in lineages for salt in library.lineages.salts(lineage_id)]
+
+
+def check_index(library: Library) -> None:
+    """Refuse to clear up where the index seems to have been lost, or most of it.
+
+    To a lost index everything is garbage. So more is not to be without an entry than there are
+    entries; what a purge that died has left does not count, since its receipt tells of it.
+
+    Raises
+    ------
+    IndexCorruptError
+        There is more; nothing may be removed.
+    """
+    index = library.index
+    lost = {path.stem.partition(".")[0] for path in lost_files(library)} | {*lost_lineages(library)}
+    with suppress(IndexCorruptError):  # without receipts nothing is explained
+        for receipt in Receipts(library.home).all():
+            lost -= {*receipt.ids, *receipt.lineages}
+    known = len(index.all_sessions()) + len(index.all_windows())
+    if len(lost) > known:
+        raise IndexCorruptError(
+            f"The index has {known} sessions and windows, and {len(lost)} more have files in "
+            f"{library.home}: it seems to be lost, so nothing was removed.",
+            hint="Restore index.json from a backup. If nothing of it is wanted any more, delete "
+            "what lies in the folders sessions, windows and keys, and run gc again.",
+        )
 
 
 def _is_old(path: Path) -> bool:
