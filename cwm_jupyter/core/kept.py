@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+import msgspec
+
 from cwm_jupyter.core.chunks import ChunkKey, ChunkStore
 from cwm_jupyter.core.models import ChunkRef, Value
 from cwm_jupyter.errors import KVStoreError
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from cwm_jupyter.core.cipher import Keyring
     from cwm_jupyter.vault.room import Garbage
 
-__all__ = ["Freed", "KeptStore", "Share", "Shares", "kept"]
+__all__ = ["Freed", "KeptStore", "Share", "Shares", "Traces", "kept"]
 
 
 class Share(Value, frozen=True, kw_only=True):
@@ -48,10 +50,26 @@ class Shares(Value, frozen=True, kw_only=True):
 
 
 class Freed(Value, frozen=True, kw_only=True):
-    """What was deleted: chunks, and the bytes of the contents that went with the last of them."""
+    """What was deleted: chunks, and the bytes of the contents that went with the last of them.
+
+    `labels` are what the store called the chunks, see `KeptStore.label`.
+    """
 
     chunks: int
     freed_bytes: int
+    labels: list[str] = msgspec.field(default_factory=list)
+
+
+class Traces(Value, frozen=True, kw_only=True):
+    """What a store has of what was looked for.
+
+    `owners` are those that keep something, `stored_at` is when each label was stored that is there
+    (RFC 3339), and `unmeant` counts the contents that no chunk means and nobody keeps.
+    """
+
+    owners: list[str]
+    stored_at: dict[str, str]
+    unmeant: int
 
 
 @runtime_checkable
@@ -60,6 +78,15 @@ class KeptStore(ChunkStore, Protocol):
 
     async def point(self, key: ChunkKey, ref: ChunkRef) -> bool:
         """Make a key mean the content of a ref, if that is there and intact; durable then."""
+        ...
+
+    async def renew_hold(
+        self, owner: str, keys: Sequence[ChunkKey], refs: Sequence[ChunkRef]
+    ) -> bool:
+        """Put a hold back where it is lost or of other chunks, and return whether it was.
+
+        `keys` are all that the owner has to keep, `refs` what of it is there.
+        """
         ...
 
     async def shares(self) -> Shares:
@@ -84,6 +111,18 @@ class KeptStore(ChunkStore, Protocol):
         What somebody else holds stays, and so do contents that another key means. With `damaged`
         everything in quarantine goes too: whose it was cannot always be told.
         """
+        ...
+
+    async def salted(self, salts: Collection[str]) -> list[ChunkKey]:
+        """Return the keys of all chunks that have one of these salts, whoever keeps them."""
+        ...
+
+    def label(self, key: ChunkKey) -> str:
+        """Return what the store calls a key; neither the key nor its salt can be told from it."""
+        ...
+
+    async def traces(self, owners: Collection[str], labels: Collection[str]) -> Traces:
+        """Look for what is left of owners and of chunks, by their labels."""
         ...
 
     def reseal(self, keyring: Keyring, on_files: Callable[[int], None]) -> int:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+import msgspec
+
 from cwm_jupyter.core.models import Value, Window, WindowState
 
 __all__ = [
@@ -14,6 +16,7 @@ __all__ = [
     "ChunkState",
     "DiskUsage",
     "GarbageReport",
+    "HoldState",
     "Outcome",
     "PurgeReport",
     "RepairReport",
@@ -23,6 +26,7 @@ __all__ = [
 ]
 
 ChunkState = Literal["intact", "relinked", "missing", "corrupt"]
+HoldState = Literal["kept", "renewed", "lost"]
 Outcome = Literal["intact", "relinked", "bit-equal", "recomputed"]
 
 
@@ -43,7 +47,9 @@ class WindowCheck(Value, frozen=True, kw_only=True):
 
     `chunks_intact` includes the relinked ones. `chunks_recomputed` are those that were computed
     again since the freeze: right, but not the bytes that were frozen. `size_bytes` is what was
-    read. `problem` says why the chunks could not be looked at; nothing is counted then.
+    read. `problem` says why the chunks could not be looked at; nothing is counted then. `hold` is
+    what keeps the chunks from quotas and clean-ups: ``renewed``, it was lost and is back; ``lost``,
+    it could not be put back; null where it was not looked at.
     """
 
     window: str
@@ -58,6 +64,7 @@ class WindowCheck(Value, frozen=True, kw_only=True):
     verify_s: float
     faults: list[ChunkFault]
     problem: str | None
+    hold: HoldState | None = None
 
 
 class VerifyReport(Value, frozen=True, kw_only=True):
@@ -75,7 +82,8 @@ class RepairReport(Value, frozen=True, kw_only=True):
     `outcomes` has one entry a chunk: ``intact``, it was; ``relinked``, its record was lost and its
     content was not; ``bit-equal``, computed again to the very bytes that the window had;
     ``recomputed``, computed again to right, but other bytes. `turns_differed` are the turns whose
-    answers a greedy engine does not give again: they had been sampled.
+    answers a greedy engine does not give again: they had been sampled. `also_intact` are other
+    windows that shared what was damaged, and have all their chunks again.
     """
 
     window: Window
@@ -90,6 +98,7 @@ class RepairReport(Value, frozen=True, kw_only=True):
     repair_s: float
     stages_s: dict[str, float]
     accepted_differences: list[str]
+    also_intact: list[str] = msgspec.field(default_factory=list)
 
 
 class WindowUsage(Value, frozen=True, kw_only=True):
@@ -144,7 +153,8 @@ class PurgeReport(Value, frozen=True, kw_only=True):
     """What was deleted for good; `removed` is false where it was only looked for.
 
     `freed_bytes` are those of the vault. `memory_cleared` is whether LMCache dropped the chunks
-    from its memory too: null where no stack runs.
+    from its memory and then had none of them, `engine_cleared` whether the engine dropped its
+    prefix cache: null where no stack runs.
     """
 
     windows: list[str]
@@ -153,4 +163,5 @@ class PurgeReport(Value, frozen=True, kw_only=True):
     freed_bytes: int
     secrets: int
     memory_cleared: bool | None
+    engine_cleared: bool | None
     removed: bool

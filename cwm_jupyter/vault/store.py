@@ -18,10 +18,10 @@ from cwm_jupyter.core.chunks import (
     RetrieveResult,
     StoreResult,
 )
-from cwm_jupyter.core.kept import Freed, Shares
+from cwm_jupyter.core.kept import Freed, Shares, Traces
 from cwm_jupyter.core.models import ChunkRef
 from cwm_jupyter.errors import ChunkCorruptError, KVStoreError, ResourceExhaustedError
-from cwm_jupyter.vault import disk, upkeep
+from cwm_jupyter.vault import upkeep
 from cwm_jupyter.vault.files import Found, Item, Vault
 from cwm_jupyter.vault.room import Garbage
 
@@ -121,6 +121,13 @@ class VaultStore:
         """Keep chunks from eviction and deletion until `release`; durable when it returns."""
         await _on_disk(self.vault.hold, owner, keys)
 
+    async def renew_hold(
+        self, owner: str, keys: Sequence[ChunkKey], refs: Sequence[ChunkRef]
+    ) -> bool:
+        """Put a hold back where it is lost or of other chunks, and return whether it was."""
+        contents = {ref.digest for ref in refs}
+        return await _on_disk(upkeep.renew_hold, self.vault, owner, keys, contents)
+
     async def release(self, owner: str) -> None:
         """Give up a hold; unknown owners are no error."""
         await _on_disk(self.vault.release, owner)
@@ -184,6 +191,20 @@ class VaultStore:
         )
         return await _on_disk(work)
 
+    async def salted(self, salts: Collection[str]) -> list[ChunkKey]:
+        """Return the keys of all chunks that have one of these salts, whoever keeps them."""
+        return await _on_disk(
+            lambda: [r.key for _, r in self.vault.records() if r.cache_salt in salts]
+        )
+
+    def label(self, key: ChunkKey) -> str:
+        """Return the name of a key's record, a keyed hash."""
+        return self.vault.name(key)
+
+    async def traces(self, owners: Collection[str], labels: Collection[str]) -> Traces:
+        """Look for what is left of owners and of chunks, by the names of their records."""
+        return await _on_disk(upkeep.traces, self.vault, owners, labels)
+
     def reseal(self, keyring: Keyring, on_files: Callable[[int], None]) -> int:
         """Encrypt all files under the keyring's current key; blocks, see `vault.rekey`."""
         from cwm_jupyter.vault.rekey import reseal
@@ -200,10 +221,17 @@ class VaultStore:
 
     def _stat(self, key: ChunkKey) -> ChunkStat | None:
         record = self.vault.record(key)
-        if record is None or not disk.exists(self.vault.folder.content(record.content)):
+        if record is None:
+            return None
+        try:
+            status = self.vault.folder.content(record.content).stat()
+        except OSError:
             return None
         return ChunkStat(
-            size_bytes=record.size_bytes, stored_at=record.stored_at, digest=record.content
+            size_bytes=record.size_bytes,
+            stored_at=record.stored_at,
+            digest=record.content,
+            used_ns=status.st_mtime_ns,
         )
 
     def _describe(self, key: ChunkKey) -> ChunkInfo | None:

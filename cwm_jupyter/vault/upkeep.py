@@ -11,12 +11,13 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 
 from cwm_jupyter.core.chunks import ChunkKey
-from cwm_jupyter.core.kept import Freed, Share, Shares
+from cwm_jupyter.core.kept import Freed, Share, Shares, Traces
+from cwm_jupyter.errors import IndexCorruptError
 from cwm_jupyter.vault import disk
 from cwm_jupyter.vault.files import Vault
 from cwm_jupyter.vault.records import Hold, Record
 
-__all__ = ["point", "purge", "shares"]
+__all__ = ["point", "purge", "renew_hold", "shares", "traces"]
 
 
 def point(vault: Vault, key: ChunkKey, content: str) -> bool:
@@ -35,10 +36,41 @@ def point(vault: Vault, key: ChunkKey, content: str) -> bool:
     return True
 
 
+def renew_hold(
+    vault: Vault, owner: str, keys: Sequence[ChunkKey], contents: Collection[str]
+) -> bool:
+    """Put an owner's hold back where it is lost, damaged or of other chunks; say whether it was.
+
+    Parameters
+    ----------
+    vault, owner
+        Whose hold of what.
+    keys
+        The chunks that it has to keep.
+    contents
+        Ids of what the owner means by them, as far as that is there.
+
+    Raises
+    ------
+    DecryptError
+        The hold is there, and its key is not.
+    """
+    wanted = set(map(vault.name, keys))
+    with vault.folder.locked():
+        try:
+            hold = vault.room.hold_of(owner)
+        except IndexCorruptError:  # it is made anew from what the window says
+            hold = None
+        if hold is not None and wanted == set(hold.records) and set(contents) <= set(hold.contents):
+            return False
+        vault.hold(owner, keys)
+    return True
+
+
 def shares(vault: Vault) -> Shares:
     """Count what lies in a vault, and who keeps what of it. Reads all records, no content."""
     folder = vault.folder
-    sizes = {path.stem: status.st_size for path, status in disk.files(folder.contents, ".kv")}
+    sizes = {content: status.st_size for content, status in folder.all_contents()}
     meant = dict(vault.records())
     raw = {record.content: record.size_bytes for record in meant.values()}
     kept = {owner: _contents(hold, meant) & sizes.keys() for owner, hold in vault.holds().items()}
@@ -105,7 +137,23 @@ def purge(
             for path in gone:
                 disk.remove(path)
             disk.sync([folder.contents, folder.quarantine])
-    return Freed(chunks=len(records & meant.keys()), freed_bytes=freed)
+    gone_records = sorted(records & meant.keys())
+    return Freed(chunks=len(gone_records), freed_bytes=freed, labels=gone_records)
+
+
+def traces(vault: Vault, owners: Collection[str], labels: Collection[str]) -> Traces:
+    """Look for holds and records by their names, and count the contents that nobody means."""
+    folder = vault.folder
+    with folder.locked():  # no store is then between its contents and its records
+        holds = vault.holds()
+        meant = dict(vault.records(strict=True))
+        known = {record.content for record in meant.values()}
+        known |= {content for hold in holds.values() for content in hold.contents}
+        return Traces(
+            owners=sorted(set(owners) & holds.keys()),
+            stored_at={name: meant[name].stored_at for name in sorted(meant.keys() & labels)},
+            unmeant=sum(path.stem not in known for path, _ in disk.files(folder.contents, ".kv")),
+        )
 
 
 def _contents(hold: Hold, meant: dict[str, Record]) -> set[str]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
 from bench import QUESTION, Bench
 from damage import damage, keys_of, refs_of
 
+from cwm_jupyter.core.kept import Freed
 from cwm_jupyter.core.models import Proof, Window
 from cwm_jupyter.errors import (
     KVStoreError,
@@ -20,6 +22,8 @@ from cwm_jupyter.errors import (
 )
 from cwm_jupyter.vault.fs import FsStore
 from cwm_jupyter.vault.store import VaultStore
+
+pytestmark = pytest.mark.every_system
 
 OTHER = "Something else altogether, and not a short text either: not one chunk is the same."
 
@@ -41,8 +45,12 @@ def names(bench: Bench, window: Window) -> set[str]:
 
 
 def everything(bench: Bench) -> bytes:
-    """All bytes below home and vault, names of files included."""
-    found = [path for path in bench.home.parent.rglob("*") if path.is_file()]
+    """All bytes below home and vault, names of files included; receipts are to be there."""
+    found = [
+        path
+        for path in bench.home.parent.rglob("*")
+        if path.is_file() and path.parent.name != "purged"
+    ]
     return b"".join(str(path).encode() + path.read_bytes() for path in found)
 
 
@@ -225,7 +233,7 @@ async def test_purging_without_a_stack_and_with_one_that_hangs(
     await bench.manager.remove_window("one")
     await bench.manager.remove_window("two")
     with monkeypatch.context() as patch:
-        patch.setattr(bench.manager, "_connect", down)
+        patch.setattr(bench.manager.parts, "connect", down)
         assert (await bench.manager.purge(["one"])).memory_cleared is None
     bench.stack.before = lambda call: (
         httpx2.Response(500, json={"error": "no"}) if call == "DELETE /cache/objects" else None
@@ -312,11 +320,15 @@ async def test_chunks_of_a_purge_that_died_in_between_are_found_by_their_salt(
     await bench.manager.remove_window("gone")
     await bench.manager.remove_session("gone")
 
-    async def die(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+    purge = VaultStore.purge
+
+    async def die(*arguments: Any, dry_run: bool = False, **options: Any) -> Freed:
+        if not dry_run:
+            raise KeyboardInterrupt
+        return await purge(*arguments, dry_run=True, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr("cwm_jupyter.vault.store.VaultStore.purge", die)
+        patch.setattr(VaultStore, "purge", die)
         with pytest.raises(KeyboardInterrupt):
             await bench.manager.purge()
     assert contents(bench)
@@ -382,7 +394,7 @@ async def test_windows_that_are_elsewhere_have_no_figures(bench: Bench) -> None:
 
 
 async def test_lmcache_s_own_store_cannot_be_looked_after(bench: Bench) -> None:
-    bench.manager._store = FsStore(bench.stack.vault.folder.path)
+    bench.manager.parts.store = bench.manager._store = FsStore(bench.stack.vault.folder.path)
     for work in (bench.manager.disk_usage, bench.manager.collect_garbage, bench.manager.purge):
         with pytest.raises(KVStoreError, match="not in a vault of ours"):
             await work()
