@@ -22,7 +22,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from cwm_jupyter import config
 from cwm_jupyter.clients.lmcache import LMCacheClient
 from cwm_jupyter.clients.vllm import VLLMClient
-from cwm_jupyter.config import Settings
+from cwm_jupyter.config import LMCacheSettings, Settings, VLLMSettings
 from cwm_jupyter.core.chunks import ChunkStore
 from cwm_jupyter.core.connection import ConnectedStack
 from cwm_jupyter.core.library import Library
@@ -34,7 +34,7 @@ from cwm_jupyter.vault.files import Vault
 from cwm_jupyter.vault.fs import FsStore
 from cwm_jupyter.vault.store import VaultStore
 
-__all__ = ["Workspace", "get_workspace"]
+__all__ = ["Workspace", "get_workspace", "opened_workspace"]
 
 _T = TypeVar("_T")
 #: how long cancelled work may take to put everything in order
@@ -60,13 +60,25 @@ class Workspace:
         self._store = self._open_store(self.settings.vault_dir)
         self.manager = Manager(self.library, self.connect, self._store, self.settings)
         self._connected: tuple[StackState, ConnectedStack] | None = None
+        #: what the clients were opened with, and older ones that work may still be using
+        self._opened_with: tuple[VLLMSettings, LMCacheSettings] | None = None
+        self._outdated: list[ConnectedStack] = []
         self._connecting = anyio.Lock()
         self._exit = ExitStack()
         self._portal: BlockingPortal | None = None
         self._lock = threading.Lock()
 
+    def reconfigure(self, settings: Settings) -> None:
+        """Use other settings from the next piece of work on; what is under way keeps its own.
+
+        Home, vault and keyring stay as they were opened.
+        """
+        self.settings = self.manager.settings = settings
+
     async def connect(self) -> ConnectedStack:
         """Return the running stack; clients are kept while it is the same one.
+
+        Where none runs, one is connected to whose URL is in the settings.
 
         Raises
         ------
@@ -80,6 +92,8 @@ class Workspace:
 
     async def _connect(self) -> ConnectedStack:
         state = await to_thread.run_sync(current, self.settings.home)
+        if state is None and self.settings.vllm.url is not None:
+            state = await to_thread.run_sync(self._connect_to, self.settings.vllm.url)
         if state is None:
             await self.disconnect()
             raise StackDownError("No stack is running.")
@@ -93,13 +107,27 @@ class Workspace:
                 "The stack was started without encryption: it would store chunks plain.",
                 hint="Start it anew: cwm down, then cwm up.",
             )
-        if self._connected is None or self._connected[0] != state:
+        if self._connected is not None and self._connected[0] != state:
             await self.disconnect()
+        if self._connected is not None and self._opened_with != self._client_settings():
+            self._outdated.append(self._connected[1])
+            self._connected = None
+        if self._connected is None:
+            self._opened_with = self._client_settings()
             self._connected = state, await self._open(state)
         return self._connected[1]
 
+    def _connect_to(self, url: str) -> StackState:
+        from cwm_jupyter.stack import launcher
+
+        settings = self.settings
+        return launcher.connect(settings, url, settings.lmcache.url, settings.vllm.api_key)
+
+    def _client_settings(self) -> tuple[VLLMSettings, LMCacheSettings]:
+        return self.settings.vllm, self.settings.lmcache
+
     async def _open(self, state: StackState) -> ConnectedStack:
-        vllm, lmcache = self.settings.vllm, self.settings.lmcache
+        vllm, lmcache = self._client_settings()
         engine = VLLMClient(
             state.engine_url,
             api_key=state.api_key,
@@ -154,9 +182,12 @@ class Workspace:
 
     async def disconnect(self) -> None:
         """Close the clients."""
+        open_, self._outdated = self._outdated, []
         connected, self._connected = self._connected, None
         if connected is not None:
-            await connected[1].aclose()
+            open_.append(connected[1])
+        for stack in open_:
+            await stack.aclose()
 
     def start(self, work: Callable[..., Awaitable[_T]], *args: Any) -> Future[_T]:
         """Start ``work(*args)`` in the background loop; cancelling the future cancels the work."""
@@ -228,6 +259,11 @@ def get_workspace() -> Workspace:
             )
             closer.start()
         return _shared
+
+
+def opened_workspace() -> Workspace | None:
+    """Return the process's one workspace if it has been made, None otherwise."""
+    return _shared
 
 
 def _close_at_end(workspace: Workspace) -> None:

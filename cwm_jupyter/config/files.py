@@ -19,7 +19,15 @@ from cwm_jupyter.config.parsing import parse
 from cwm_jupyter.config.schema import fields, sections, variable
 from cwm_jupyter.errors import ConfigError, SecurityError
 
-__all__ = ["SettingsFile", "find_files", "given_in", "project_file", "read_file", "user_file"]
+__all__ = [
+    "SettingsFile",
+    "check_mode",
+    "find_files",
+    "given_in",
+    "project_file",
+    "read_file",
+    "user_file",
+]
 
 _NAMES = ("cwm.toml", "cwm.yaml")
 
@@ -105,8 +113,8 @@ def read_file(file: SettingsFile) -> dict[str, Given]:
     except OSError as error:
         raise ConfigError(f"{file.path} cannot be read: {error.strerror}.") from error
     given = given_in(file, text)
-    if not file.project and os.name != "nt":
-        _check_mode(file.path, mode, given)
+    if not file.project:
+        check_mode(file.path, mode, given)
     return given
 
 
@@ -140,7 +148,10 @@ def _leaves(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     return flattened({k: {} if v is None and k in sections() else v for k, v in values.items()})
 
 
-def _check_mode(path: Path, mode: int, given: Mapping[str, Given]) -> None:
+def check_mode(path: Path, mode: int, given: Mapping[str, Given]) -> None:
+    """Raise `SecurityError` where others can change a user's file, or read a secret in it."""
+    if os.name == "nt":  # where the mode says nothing
+        return
     if mode & stat.S_IWOTH:
         raise SecurityError(
             f"Everybody can change {path}, which may set everything.", hint=f"chmod o-w {path}"

@@ -35,6 +35,8 @@ class Layers(NamedTuple):
     changes: Mapping[str, Given]
     #: for the paths in the values
     environ: Mapping[str, str]
+    #: the files that were read
+    read: Sequence[SettingsFile]
     settings: Settings
 
     def given(self) -> dict[str, Given]:
@@ -110,6 +112,7 @@ def load_layers(
         environment=_from_environment(environ),
         changes=from_mapping(overrides or {}, ARGUMENT),
         environ=environ,
+        read=files,
         settings=Settings(),
     )._resolved()
 
@@ -122,7 +125,7 @@ def of_settings(settings: Settings) -> Layers:
         for name in fields()
         if value_of(settings, name) != value_of(default, name)
     }
-    return Layers({}, {}, {}, given, {}, settings)
+    return Layers({}, {}, {}, given, {}, (), settings)
 
 
 def from_mapping(values: Mapping[str, Any], source: str) -> dict[str, Given]:

@@ -99,13 +99,15 @@ class VLLMSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     #: a server that runs already, connected to where no stack is up; None: the local stack's
     url: str | None = None
-    #: secret; shown nowhere
+    #: what `vllm.url` asks for; secret, and shown nowhere
     api_key: str | None = None
+    #: for a connection (s)
     connect_timeout_s: Annotated[Seconds, _ANYWHERE] = 5.0
     #: for a whole request, its generation included (s)
     request_timeout_s: Annotated[Seconds, _ANYWHERE] = 600.0
     #: how often a request that did not reach the engine is tried again
     retries: Annotated[int, Meta(ge=0, le=10), _ANYWHERE] = 3
+    #: how many connections to the engine may be open at once
     max_connections: Annotated[int, Meta(ge=1, le=1024), _ANYWHERE] = 16
 
     def __repr__(self) -> str:
@@ -119,6 +121,7 @@ class LMCacheSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     #: the LMCache of `vllm.url`, which must be given too; None: the local stack's
     url: str | None = None
+    #: for a whole request (s)
     request_timeout_s: Annotated[Seconds, _ANYWHERE] = 30.0
     #: for bringing a window's chunks into memory (s)
     prefetch_timeout_s: Annotated[Seconds, _ANYWHERE] = 60.0
@@ -127,7 +130,7 @@ class LMCacheSettings(msgspec.Struct, frozen=True, kw_only=True):
 class StorageSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Where chunks are kept, and how long a freeze waits for them."""
 
-    #: the durable chunk store; None: ``vault`` under `Settings.home`
+    #: the durable chunk store; None: ``vault`` in `home`
     vault_dir: Path | None = None
     #: how the vault codes new chunks: as they are, or losslessly packed, smaller and slower to read
     codec: Literal["raw", "planes"] = "raw"
@@ -147,7 +150,7 @@ class StorageSettings(msgspec.Struct, frozen=True, kw_only=True):
 class SecuritySettings(msgspec.Struct, frozen=True, kw_only=True):
     """What is refused unless the user allows it, and what is hidden on the disk."""
 
-    #: talk unencrypted to a server on another machine; see `check_url`
+    #: talk unencrypted, by plain http, to a server on another machine
     allow_remote_plain_http: Annotated[bool, _NOW] = False
     #: encrypt what is written from now on: chunks, transcripts, manifests; see docs/security.md
     encrypt: bool = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cwm_jupyter.notebook.completion import COMMANDS, complete
+from cwm_jupyter.notebook.configurable import CWM
 from cwm_jupyter.notebook.magics import CWMMagics
 
 if TYPE_CHECKING:
@@ -17,7 +18,14 @@ _MAGICS = ("cwm", "freeze", "thaw")
 
 
 def load(shell: InteractiveShell) -> None:
-    """Register everything; nothing heavy is imported before it is used."""
+    """Register everything; nothing heavy is imported before it is used.
+
+    Raises
+    ------
+    ConfigError
+        What IPython's configuration says of ``c.CWM`` is wrong; nothing was registered.
+    """
+    shell.configurables.append(CWM(shell))
     shell.register_magics(CWMMagics(shell))
     formatters = shell.display_formatter.formatters
     # By name: the values' module is imported when there are values.
@@ -29,6 +37,7 @@ def load(shell: InteractiveShell) -> None:
 
 def unload(shell: InteractiveShell) -> None:
     """Undo `load`."""
+    shell.configurables[:] = [one for one in shell.configurables if not isinstance(one, CWM)]
     for magics in shell.magics_manager.magics.values():
         for name in _MAGICS:
             if isinstance(getattr(magics.get(name), "__self__", None), CWMMagics):
