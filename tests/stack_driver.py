@@ -90,7 +90,8 @@ class Driver:
         """Empty the engine's own prefix cache, so that hits come from LMCache."""
         state = current(self.workspace.settings.home)
         assert state is not None
-        async with httpx2.AsyncClient(trust_env=False) as client:
+        headers = {"Authorization": f"Bearer {state.api_key}"}
+        async with httpx2.AsyncClient(trust_env=False, headers=headers) as client:
             response = await client.post(f"{state.engine_url}/reset_prefix_cache")
         assert response.status_code == 200
 

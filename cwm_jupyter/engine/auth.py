@@ -1,13 +1,19 @@
-"""A key before an ASGI application. Needs nothing but the standard library."""
+"""A key before an ASGI application. Needs nothing but the standard library.
+
+vLLM asks for its own key only below some prefixes: who has none can have it answer through
+``/invocations``, rescale it, and read its metrics. In the local stack, whose ports every user of
+the machine can reach, `RequireEngineKey` stands before all of it.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-__all__ = ["RequireKey", "has_key", "respond"]
+__all__ = ["RequireEngineKey", "RequireKey", "has_key", "respond"]
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
@@ -35,6 +41,13 @@ class RequireKey:
             await self._app(scope, receive, send)
         else:
             await respond(send, 401, b'{"error": "Unauthorized"}')
+
+
+class RequireEngineKey(RequireKey):
+    """`RequireKey` with the key in ``VLLM_API_KEY``, for vLLM's ``--middleware``."""
+
+    def __init__(self, app: App) -> None:
+        super().__init__(app, os.environ["VLLM_API_KEY"])
 
 
 def has_key(scope: Scope, key: str) -> bool:

@@ -55,7 +55,7 @@ class FactsMiddleware:
         elif scope["method"] != ("GET" if path == PATH else "POST"):
             await respond(send, 405, b'{"error": "Method Not Allowed"}')
         elif not self._key or not has_key(scope, self._key):
-            # vLLM's own middleware guards only what begins with /v1.
+            # vLLM's own middleware does not guard what we add.
             await respond(send, 401, b'{"error": "Unauthorized"}')
         elif path == PATH:
             await respond(send, 200, await self._collected(scope["app"].state))

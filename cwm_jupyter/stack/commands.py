@@ -19,7 +19,14 @@ from cwm_jupyter.core.cipher import KEY_VARIABLE
 from cwm_jupyter.stack.cpu import slow_in_bfloat16
 from cwm_jupyter.stack.environment import engine_kind
 
-__all__ = ["Plan", "cache_command", "cache_environment", "engine_command", "engine_environment"]
+__all__ = [
+    "Plan",
+    "cache_command",
+    "cache_environment",
+    "computes_in_float32",
+    "engine_command",
+    "engine_environment",
+]
 
 _LMCACHE_ANSWERS_S = 30.0
 
@@ -129,6 +136,7 @@ def engine_command(settings: Settings, plan: Plan) -> list[str]:
         "--enforce-eager",
         "--disable-uvicorn-access-log",
         *("--middleware", "cwm_jupyter.engine.facts.FactsMiddleware"),
+        *("--middleware", "cwm_jupyter.engine.auth.RequireEngineKey"),
         *("--worker-extension-cls", "cwm_jupyter.engine.worker.WorkerExtension"),
         *length,
         *_dtype(plan),
@@ -138,9 +146,12 @@ def engine_command(settings: Settings, plan: Plan) -> list[str]:
 
 def _dtype(plan: Plan) -> tuple[str, ...]:
     """Return the data type where the model's own would be slow, nothing where it is right."""
-    if engine_kind() == "gpu" or not slow_in_bfloat16() or _is_quantised(plan.models / plan.model):
-        return ()
-    return ("--dtype", "float32")
+    return ("--dtype", "float32") if computes_in_float32(plan.models / plan.model) else ()
+
+
+def computes_in_float32(model: Path) -> bool:
+    """Return whether the engine is started in float32 here, whatever the model's own type is."""
+    return engine_kind() == "cpu" and slow_in_bfloat16() and not _is_quantised(model)
 
 
 def _is_quantised(model: Path) -> bool:

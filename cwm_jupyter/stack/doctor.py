@@ -18,6 +18,7 @@ from cwm_jupyter.config import Settings
 from cwm_jupyter.core.models import Value
 from cwm_jupyter.errors import CWMError
 from cwm_jupyter.stack import environment, state
+from cwm_jupyter.stack.commands import computes_in_float32
 from cwm_jupyter.stack.cpu import cpu_features, slow_in_bfloat16
 from cwm_jupyter.stack.launcher import status
 from cwm_jupyter.stack.leftovers import SHM_DIR
@@ -27,9 +28,14 @@ from cwm_jupyter.stack.servers import Servers
 __all__ = ["Finding", "diagnose"]
 
 _MODEL_BYTES = 600_000_000  # the embedded one, while it is converted
-_ENGINE_BYTES = 3 * 2**30  # both servers, without their caches
+_EMBEDDED_WEIGHTS_BYTES = 270_000_000  # what it has then
+_ENGINE_BYTES = 3 * 2**30  # both servers, without their caches and the weights
 Level = Literal["ok", "warn", "error"]
 _NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre"})
+_WEIGHTS = ("*.safetensors", "*.bin")  # vLLM takes the first kind that there is
+#: user ids of people: macOS counts from 501; and that of nobody, on either
+_FIRST_PERSON = 500 if sys.platform == "darwin" else 1000
+_NOBODY = frozenset({65534, 2**32 - 2})
 
 
 class Finding(Value, frozen=True, kw_only=True):
@@ -51,20 +57,17 @@ def diagnose(settings: Settings) -> list[Finding]:
         The good ones too; a check that cannot be made says so in a warning.
     """
     running = state.current(settings.home)
-    checks: list[Callable[[], Iterator[Finding]]] = [
-        lambda: _platform(),
-        lambda: _environment(settings),
-        lambda: _model(settings),
-        lambda: _disk(settings),
-        lambda: _file_systems(settings),
-        lambda: _users(),
-        lambda: _stack(settings),
-    ]
-    if running is None or running.kind == "local":
+    checks: list[Callable[[], Iterator[Finding]]] = [lambda: _platform(settings)]
+    local = environment.has_engine(settings)
+    if local:
+        checks += [lambda: _environment(settings), lambda: _model(settings)]
+    checks.append(lambda: _disk(settings))
+    if local and running is None:  # what a running stack has taken is not missing
+        checks += [lambda: _memory(settings), lambda: _shared_memory(settings)]
+    checks += [lambda: _file_systems(settings), lambda: _users(), lambda: _stack(settings)]
+    if local and (running is None or running.kind == "local"):
         checks.append(lambda: _ports(running))
-    if running is None:  # what a running stack has taken is not missing
-        checks[4:4] = [lambda: _memory(settings), lambda: _shared_memory(settings)]
-    else:
+    if running is not None:
         checks += [lambda: _transfer(running), lambda: _exactness(running)]
     return [finding for check in checks for finding in _made(check)]
 
@@ -76,9 +79,9 @@ def _made(check: Callable[[], Iterator[Finding]]) -> list[Finding]:
         return [Finding(id="unavailable", level="warn", what=f"A check could not be made: {error}")]
 
 
-def _platform() -> Iterator[Finding]:
+def _platform(settings: Settings) -> Iterator[Finding]:
     system = f"{sys.platform} {platform.machine()}"
-    if sys.platform != "linux" or platform.machine() not in ("x86_64", "aarch64"):
+    if not environment.has_engine(settings):
         yield Finding(
             id="platform",
             level="warn",
@@ -162,7 +165,9 @@ def _disk(settings: Settings) -> Iterator[Finding]:
         needed += environment.BUILD_DISK_BYTES
     if settings.stack.model is None:
         needed += _MODEL_BYTES
-    yield _room("disk.cache", "the engine environment and the model", settings.cache_dir, needed)
+    if environment.has_engine(settings):
+        what = "the engine environment and the model"
+        yield _room("disk.cache", what, settings.cache_dir, needed)
     # A window of 8,192 tokens of a small model takes about 0.2 GB.
     yield _room("disk.vault", "the vault", settings.vault_dir, 2 * 10**9)
 
@@ -181,16 +186,35 @@ def _room(name: str, what: str, folder: Path, needed: int) -> Finding:
 
 def _memory(settings: Settings) -> Iterator[Finding]:
     free = psutil.virtual_memory().available
-    caches = int((settings.stack.kv_cache_gib + settings.stack.memory_gib) * 2**30)
-    needed = caches + _ENGINE_BYTES
+    stack = settings.stack
+    on_gpu = environment.engine_kind() == "gpu"  # which has the weights, and the engine's cache
+    caches = int((stack.memory_gib + (0 if on_gpu else stack.kv_cache_gib)) * 2**30)
+    weights = 0 if on_gpu else _weights_bytes(settings)
+    needed = caches + _ENGINE_BYTES + weights
     good = free >= needed
     yield Finding(
         id="memory",
         level="ok" if good else "warn",
-        what=f"{free / 1e9:.1f} GB of memory available, about {needed / 1e9:.1f} GB needed",
-        hint=None if good else "Lower stack.kv_cache_gib or stack.memory_gib.",
-        figures={"free_bytes": free, "needed_bytes": needed},
+        what=f"{free / 1e9:.1f} GB of memory available, about {needed / 1e9:.1f} GB needed, "
+        f"{weights / 1e9:.1f} GB of it for the model",
+        hint=None
+        if good
+        else "Lower stack.kv_cache_gib or stack.memory_gib, or choose a smaller model.",
+        figures={"free_bytes": free, "needed_bytes": needed, "weights_bytes": weights},
     )
+
+
+def _weights_bytes(settings: Settings) -> int:
+    """Return what the model's weights take in memory: their files, twice that in float32."""
+    try:
+        model = find_model(settings)
+    except CWMError:  # which another check tells of
+        return 0
+    if model is None:
+        return _EMBEDDED_WEIGHTS_BYTES * (2 if slow_in_bfloat16() else 1)
+    kinds = ([path.stat().st_size for path in model.path.glob(kind)] for kind in _WEIGHTS)
+    size = sum(next(filter(None, kinds), []))
+    return size * (2 if computes_in_float32(model.path) else 1)
 
 
 def _shared_memory(settings: Settings) -> Iterator[Finding]:
@@ -234,7 +258,13 @@ def _file_systems(settings: Settings) -> Iterator[Finding]:
 
 def _file_system(folder: Path) -> str | None:
     real = folder.resolve()
-    mounts = {Path(one.mountpoint): one.fstype for one in psutil.disk_partitions(all=True)}
+    if real.drive.startswith("\\\\"):  # a share of Windows, which is no partition
+        return "smbfs"
+    # A share of Windows under a letter calls itself after the other machine's file system.
+    mounts = {
+        Path(one.mountpoint): "smbfs" if "remote" in one.opts.split(",") else one.fstype
+        for one in psutil.disk_partitions(all=True)
+    }
     return next((mounts[place] for place in (real, *real.parents) if place in mounts), None)
 
 
@@ -247,8 +277,8 @@ def _users() -> Iterator[Finding]:
         f"{', …' if len(others) > 5 else ''}."
         if others
         else "No other user runs programs on this machine.",
-        hint="They share the loopback interface. They cannot use the servers without the key in "
-        "your home, but see that these run, and vLLM's /metrics and /tokenize."
+        hint="They share the loopback interface. Without the key in your home the servers tell "
+        "them nothing, but they see that these run; see docs/security.md."
         if others
         else None,
         figures={"others": len(others)},
@@ -260,9 +290,10 @@ def _other_users() -> set[str]:
     if os.name == "nt":
         return set()
     found = set()
+    not_others = _NOBODY | {os.geteuid()}
     for process in psutil.process_iter(["uids", "username"]):
         uids = process.info["uids"]
-        if uids is not None and uids.real >= 1000 and uids.real not in (os.geteuid(), 65534):
+        if uids is not None and uids.real >= _FIRST_PERSON and uids.real not in not_others:
             found.add(process.info["username"])
     return found
 

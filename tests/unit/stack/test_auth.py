@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cwm_jupyter.engine.auth import RequireKey
+from cwm_jupyter.engine.auth import RequireEngineKey, RequireKey
 from cwm_jupyter.engine.facts import PATH, FactsMiddleware, inexact_because
 
 KEY = "the-key"
@@ -51,6 +51,20 @@ async def test_starting_and_ending_need_no_key() -> None:
 
     await RequireKey(lifespan, KEY)({"type": "lifespan"}, None, None)
     assert seen == ["lifespan"]
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/health", "/invocations", "/scale_elastic_ep"])
+async def test_all_of_the_engine_is_behind_its_key(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLLM_API_KEY", KEY)
+    app = RequireEngineKey(application)
+    for method in ("GET", "POST", "OPTIONS"):
+        assert (await ask(app, path, method=method))[0] == 401
+    assert await ask(app, path, header=f"Bearer {KEY}") == (200, b"inside")
+    monkeypatch.delenv("VLLM_API_KEY")
+    with pytest.raises(KeyError):
+        RequireEngineKey(application)
 
 
 async def test_the_facts_are_guarded_and_all_else_is_passed_on(
