@@ -55,7 +55,20 @@ class Parser(argparse.ArgumentParser):
             raise HelpRequestError(self.format_help())
         if "--" in arguments:  # which intermixed parsing loses
             return self.parse_args(list(arguments))
-        return self.parse_intermixed_args(list(arguments))
+        return self.parse_intermixed_args(self._joined(arguments))
+
+    def _joined(self, arguments: Sequence[str]) -> list[str]:
+        """Join options to values that begin with a dash, which argparse takes for options."""
+        joined: list[str] = []
+        options = self.options()
+        for argument in arguments:
+            before = joined[-1] if joined else ""
+            value = argument.startswith("-") and argument.partition("=")[0] not in options
+            if value and before.startswith("--") and options.get(before) is not None:
+                joined[-1] = f"{before}={argument}"
+            else:
+                joined.append(argument)
+        return joined
 
     def error(self, message: str) -> NoReturn:
         """Raise `UsageError`, where argparse would print and exit."""

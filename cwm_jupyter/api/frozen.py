@@ -14,6 +14,7 @@ from cwm_jupyter.core.models import (
     Window,
     WindowStatus,
 )
+from cwm_jupyter.core.query import Query
 from cwm_jupyter.core.reports import RepairReport, VerifyReport
 from cwm_jupyter.current import shared
 from cwm_jupyter.workspace import get_workspace
@@ -40,6 +41,7 @@ def freeze(
     *,
     tags: Sequence[str] = (),
     note: str = "",
+    update: bool = False,
     job: Job | None = None,
 ) -> FreezeReport:
     """Make a session's state durable under a name.
@@ -52,6 +54,9 @@ def freeze(
         None is the session that the magics use in this notebook, or ``main``.
     tags, note
         For finding it again.
+    update
+        Make a new version of the window that has the name, if there is one; that stays, as
+        ``NAME@vN``.
     job
         Told of the stages; may be cancelled.
 
@@ -68,7 +73,7 @@ def freeze(
     --------
     >>> cwm.freeze("paper", tags=["draft"])  # doctest: +SKIP
     """
-    return get_workspace().run(_freezing(name, session, tags, note, job))
+    return get_workspace().run(_freezing(name, session, tags, note, update, job))
 
 
 async def afreeze(
@@ -77,17 +82,30 @@ async def afreeze(
     *,
     tags: Sequence[str] = (),
     note: str = "",
+    update: bool = False,
     job: Job | None = None,
 ) -> FreezeReport:
     """As `freeze`, awaited."""
-    return await get_workspace().arun(_freezing(name, session, tags, note, job))
+    return await get_workspace().arun(_freezing(name, session, tags, note, update, job))
 
 
 def _freezing(
-    name: str, session: str | None, tags: Sequence[str], note: str, job: Job | None
+    name: str,
+    session: str | None,
+    tags: Sequence[str],
+    note: str,
+    update: bool,
+    job: Job | None,
 ) -> Callable[[], Awaitable[FreezeReport]]:
-    manager = get_workspace().manager
-    return partial(manager.freeze, name, session or shared.name, tags=tags, note=note, job=job)
+    return partial(
+        get_workspace().manager.freeze,
+        name,
+        session or shared.name,
+        tags=tags,
+        note=note,
+        update=update,
+        job=job,
+    )
 
 
 def thaw(
@@ -169,10 +187,73 @@ def _thawing(
     )
 
 
-def windows(*, tags: Sequence[str] = (), limit: int | None = None, offset: int = 0) -> Page:
-    """List windows that have all the tags, newest first."""
+def windows(
+    text: str | None = None,
+    *,
+    tags: Sequence[str] = (),
+    model: str | None = None,
+    session: str | None = None,
+    state: str | Sequence[str] | None = None,
+    older_than: str | None = None,
+    newer_than: str | None = None,
+    min_size: str | int | None = None,
+    max_size: str | int | None = None,
+    sort: str = "-created",
+    limit: int | None = None,
+    offset: int = 0,
+    versions: bool = False,
+) -> Page:
+    """List windows; all that is asked must hold.
+
+    Parameters
+    ----------
+    text
+        Words that occur in name, note or tags.
+    tags
+        All of which they have.
+    model, session
+        The model, and the session that they were frozen from.
+    state
+        One or several; None: all that are not deleted.
+    older_than, newer_than
+        Made before or after: a duration back from now, ``7d``, or an RFC 3339 time.
+    min_size, max_size
+        As ``10MB``, or in bytes.
+    sort
+        ``name``, ``created``, ``used``, ``tokens`` or ``bytes``; with a ``-`` the other way round.
+    limit, offset
+        The page; None is all from `offset` on.
+    versions
+        Earlier versions too.
+
+    Raises
+    ------
+    ValidationError
+        Something is asked that cannot be.
+    SessionNotFoundError
+        There is no such session; the hint gives the nearest names.
+
+    Examples
+    --------
+    >>> cwm.windows("paper", older_than="7d", sort="-bytes", limit=10)  # doctest: +SKIP
+    """
+    query = Query(
+        text=text,
+        tags=tags,
+        model=model,
+        session=session,
+        state=state,
+        older_than=older_than,
+        newer_than=newer_than,
+        min_size=min_size,
+        max_size=max_size,
+        sort=sort,
+        limit=limit,
+        offset=offset,
+        versions=versions,
+    )
     workspace = get_workspace()
-    return workspace.run(partial(workspace.manager.windows, tags=tags, limit=limit, offset=offset))
+    return workspace.run(partial(workspace.manager.windows, query))
 
 
 def show(window: str | None = None, *, session: str | None = None) -> WindowStatus | SessionStatus:

@@ -11,6 +11,7 @@ from anyio import to_thread
 
 from cwm_jupyter.api.frozen import afreeze, freeze
 from cwm_jupyter.core.models import FreezeReport, Message, Page, Reply, Session, ThawReport
+from cwm_jupyter.core.query import Query
 from cwm_jupyter.current import shared
 from cwm_jupyter.errors import CWMError, SessionExistsError, ValidationError
 from cwm_jupyter.present import html, text
@@ -123,13 +124,17 @@ class LiveSession:
             on_text=on_text,
         )
 
-    def freeze(self, name: str, *, tags: Sequence[str] = (), note: str = "") -> FreezeReport:
+    def freeze(
+        self, name: str, *, tags: Sequence[str] = (), note: str = "", update: bool = False
+    ) -> FreezeReport:
         """Freeze the session under a name, see `freeze`."""
-        return freeze(name, self.name, tags=tags, note=note)
+        return freeze(name, self.name, tags=tags, note=note, update=update)
 
-    async def afreeze(self, name: str, *, tags: Sequence[str] = (), note: str = "") -> FreezeReport:
+    async def afreeze(
+        self, name: str, *, tags: Sequence[str] = (), note: str = "", update: bool = False
+    ) -> FreezeReport:
         """As `freeze`, awaited."""
-        return await afreeze(name, self.name, tags=tags, note=note)
+        return await afreeze(name, self.name, tags=tags, note=note, update=update)
 
     def __repr__(self) -> str:
         return f"<{self._shown(text)}>"
@@ -252,9 +257,52 @@ def _message(message: Message | Mapping[str, str]) -> Message:
     return Message(role=message["role"], content=message["content"])
 
 
-def sessions(*, state: str | None = None, limit: int | None = None, offset: int = 0) -> Page:
-    """List sessions, oldest first; deleted and expired ones only where `state` asks."""
-    workspace = get_workspace()
-    return workspace.run(
-        partial(workspace.manager.sessions, state=state, limit=limit, offset=offset)
+def sessions(
+    text: str | None = None,
+    *,
+    tags: Sequence[str] = (),
+    model: str | None = None,
+    state: str | Sequence[str] | None = None,
+    older_than: str | None = None,
+    newer_than: str | None = None,
+    sort: str = "created",
+    limit: int | None = None,
+    offset: int = 0,
+) -> Page:
+    """List sessions; all that is asked must hold, as of `windows`.
+
+    Parameters
+    ----------
+    text
+        Words that occur in name or tags.
+    tags
+        All of which they have.
+    model
+        The model.
+    state
+        One or several; None: all that are not deleted.
+    older_than, newer_than
+        Begun before or after: a duration back from now, ``7d``, or an RFC 3339 time.
+    sort
+        ``name``, ``created``, ``used`` or ``tokens``; with a ``-`` the other way round.
+    limit, offset
+        The page; None is all from `offset` on.
+
+    Raises
+    ------
+    ValidationError
+        Something is asked that cannot be.
+    """
+    query = Query(
+        text=text,
+        tags=tags,
+        model=model,
+        state=state,
+        older_than=older_than,
+        newer_than=newer_than,
+        sort=sort,
+        limit=limit,
+        offset=offset,
     )
+    workspace = get_workspace()
+    return workspace.run(partial(workspace.manager.sessions, query))

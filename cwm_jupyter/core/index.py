@@ -27,6 +27,8 @@ from cwm_jupyter.core.files import make_private_dir
 from cwm_jupyter.core.indexfile import IndexFile, Tables
 from cwm_jupyter.core.models import SESSION_STATES, Page, Session, Window, WindowState
 from cwm_jupyter.core.names import check_id, check_name, name_key
+from cwm_jupyter.core.query import SESSION_SORTS, WINDOW_SORTS, Listed, Query
+from cwm_jupyter.core.versions import placed, settled
 from cwm_jupyter.errors import (
     CWMError,
     SessionExistsError,
@@ -49,16 +51,26 @@ class _Kind(Generic[_Entry]):
     what: str
     table: str
     model: type[_Entry]
-    states: tuple[str, ...]
+    listed: Listed
     missing: Callable[[str, Iterable[str]], CWMError]
     exists: type[CWMError]
 
 
 _SESSIONS = _Kind(
-    "session", "sessions", Session, SESSION_STATES, SessionNotFoundError, SessionExistsError
+    "session",
+    "sessions",
+    Session,
+    Listed("session", SESSION_STATES, SESSION_SORTS, "created"),
+    SessionNotFoundError,
+    SessionExistsError,
 )
 _WINDOWS = _Kind(
-    "window", "windows", Window, get_args(WindowState), WindowNotFoundError, WindowExistsError
+    "window",
+    "windows",
+    Window,
+    Listed("window", get_args(WindowState), WINDOW_SORTS, "-created"),
+    WindowNotFoundError,
+    WindowExistsError,
 )
 
 
@@ -75,9 +87,17 @@ class _Generation(Storage):
         self._tables.update(data)
 
 
+class _Shared(Document):
+    """Stands where TinyDB copies each document for whoever reads it: here none is copied."""
+
+    def __new__(cls, document: Mapping[str, Any], _id: str) -> Mapping[str, Any]:  # type: ignore[misc]
+        return document
+
+
 class _Table(Table):
     """A table under our own ids, whose documents are replaced and never changed in place."""
 
+    document_class = _Shared
     document_id_class = str  # type: ignore[assignment]  # TinyDB's annotations know int alone
     default_query_cache_capacity = 0
 
@@ -85,11 +105,16 @@ class _Table(Table):
         return self.get(doc_id=key)  # type: ignore[call-overload,no-any-return]
 
     def put(self, key: str, document: Mapping[str, Any]) -> None:
-        self.drop(key)
-        self.insert(Document(document, key))  # type: ignore[arg-type]
+        self._update_table(lambda table: table.update({key: document}))
 
     def drop(self, key: str) -> bool:
         return bool(self.remove(doc_ids=[key]))  # type: ignore[list-item]
+
+    def _update_table(self, updater: Callable[[dict[Any, Any]], None]) -> None:
+        """Change a copy of the table; TinyDB would make two, to convert ids that need none."""
+        table = dict(self._read_table())
+        updater(table)
+        self._storage.write({self.name: table})
 
 
 class _Database(TinyDB):
@@ -122,12 +147,10 @@ class _Reader:
         version = _VERSION.fullmatch(name_or_id)
         if version is None:
             return self._find(_WINDOWS, name_or_id)
-        numbered = [w for w in self.versions(version[1]) if w.version == int(version[2])]
-        # A name that was given up and taken again can have two of one number.
-        return next((w for w in numbered if not w.superseded), next(iter(numbered), None))
+        return next((w for w in self.versions(version[1]) if w.version == int(version[2])), None)
 
     def versions(self, name: str) -> list[Window]:
-        """Return the windows that have or had this name, newest first; no deleted ones."""
+        """Return the window of this name and its earlier versions, newest first; none deleted."""
         wanted = name_key(name)
         found = [
             _entry(_WINDOWS, document)
@@ -167,67 +190,41 @@ class _Reader:
             raise WindowNotFoundError(name_or_id, [f"{w.name}@v{w.version}" for w in versions])
         raise self._missing(_WINDOWS, name_or_id)
 
-    def sessions(
-        self,
-        *,
-        state: str | None = None,
-        model: str | None = None,
-        limit: int | None = None,
-        offset: int = 0,
-    ) -> Page:
-        """List sessions, oldest first.
+    def sessions(self, query: Query | None = None, **asked: Any) -> Page:
+        """List sessions, oldest first where nothing else is asked.
 
         Parameters
         ----------
-        state
-            Only those in this state; without it, all live ones.
-        model
-            Only those of this model.
-        limit, offset
-            The page; None is all from `offset` on.
+        query
+            What to list; None is all that are not deleted.
+        **asked
+            Fields of the query, for short.
 
         Raises
         ------
         ValidationError
-            An unknown state, a negative limit or offset.
+            Something is asked that cannot be.
         """
-        chosen = self._select(
-            _SESSIONS, state, lambda document: model is None or document["model"] == model
-        )
-        chosen.sort(key=lambda document: (document["created_at"], document["id"]))
-        return _page(_SESSIONS, chosen, limit, offset)
+        return self._page(_SESSIONS, _asked(query, asked))
 
-    def windows(
-        self,
-        *,
-        tags: Iterable[str] = (),
-        state: str | None = None,
-        limit: int | None = None,
-        offset: int = 0,
-    ) -> Page:
-        """List windows, newest first.
+    def windows(self, query: Query | None = None, **asked: Any) -> Page:
+        """List windows, newest first where nothing else is asked.
 
         Parameters
         ----------
-        tags
-            Only those that have all these tags, case aside.
-        state
-            Only those in this state; without it, all live ones.
-        limit, offset
-            The page; None is all from `offset` on.
+        query
+            What to list; None is all that are live.
+        **asked
+            Fields of the query, for short.
 
         Raises
         ------
         ValidationError
-            An unknown state, a negative limit or offset.
+            Something is asked that cannot be.
+        SessionNotFoundError
+            Windows of a session are asked for, and there is none of that name or id.
         """
-        wanted = {name_key(tag) for tag in tags}
-        chosen = self._select(
-            _WINDOWS, state, lambda document: wanted <= {name_key(t) for t in document["tags"]}
-        )
-        chosen.sort(key=lambda document: document["id"])
-        chosen.sort(key=lambda document: document["created_at"], reverse=True)
-        return _page(_WINDOWS, chosen, limit, offset)
+        return self._page(_WINDOWS, _asked(query, asked))
 
     def all_sessions(self) -> list[Session]:
         """Return all sessions, in whatever state, in no order."""
@@ -251,28 +248,48 @@ class _Reader:
         document = table.read(name_or_id)
         if document is None or not _live(document):
             wanted = name_key(name_or_id)
-            document = table.get(lambda each: _live(each) and name_key(each["name"]) == wanted)
+            document = table.get(lambda each: name_key(each["name"]) == wanted and _live(each))
         return None if document is None else _entry(kind, document)
 
     def _missing(self, kind: _Kind[_Entry], name_or_id: str) -> CWMError:
         known = (document["name"] for document in self._table(kind).search(_live))
         return kind.missing(name_or_id, known)
 
-    def _select(
-        self, kind: _Kind[_Entry], state: str | None, chosen: Callable[[Mapping[str, Any]], bool]
-    ) -> list[Document]:
-        if state is not None and state not in kind.states:
-            raise ValidationError(
-                f"There is no {kind.what} state {state!r}.",
-                hint=f"States are: {', '.join(kind.states)}.",
-                state=state,
-            )
-        return self._table(kind).search(
-            lambda document: (
-                (_live(document) if state is None else document["state"] == state)
-                and chosen(document)
-            )
+    def _page(self, kind: _Kind[_Entry], query: Query) -> Page:
+        kind.listed.check(query)
+        session_ids = self._session_ids(query.session) if query.session is not None else ()
+        first, *others = kind.listed.conditions(query, session_ids)
+        chosen: list[Any] = self._table(kind).search(first)
+        for condition in others:
+            chosen = [document for document in chosen if condition(document)]
+        kind.listed.sort(query, chosen)
+        end = None if query.limit is None else query.offset + query.limit
+        return Page(
+            items=[_entry(kind, document) for document in chosen[query.offset : end]],
+            total=len(chosen),
+            limit=query.limit,
+            offset=query.offset,
         )
+
+    def _session_ids(self, name_or_id: str) -> set[str]:
+        """Return the id of the live session of this name, or else of all that had it.
+
+        An entry may be gone for good while windows of the session are there: its id is enough.
+        """
+        live = self.find_session(name_or_id)
+        if live is not None:
+            return {live.id}
+        wanted = name_key(name_or_id)
+        ids = {
+            each["id"]
+            for each in self._table(_SESSIONS)
+            if each["id"] == name_or_id or name_key(each["name"]) == wanted
+        }
+        if not ids and not self._table(_WINDOWS).contains(
+            lambda each: each["session_id"] == name_or_id
+        ):
+            raise self._missing(_SESSIONS, name_or_id)
+        return ids or {name_or_id}
 
 
 class Transaction(_Reader):
@@ -299,16 +316,47 @@ class Transaction(_Reader):
     def add_window(self, window: Window) -> Window:
         """Add a window; see `Index.add_window`.
 
-        A window of a name that another one has is added in two steps of one transaction: the other
-        is updated to be superseded, then this one is added with the next version.
+        The session of a clone may be gone, where that of the window it was made of is too.
         """
-        if self.get_session(window.session_id) is None:
+        parent = self.get_window(window.parent_window_id) if window.parent_window_id else None
+        known = parent is not None and parent.session_id == window.session_id
+        if not known and self.get_session(window.session_id) is None:
             raise self._missing(_SESSIONS, window.session_id)
         return self._add(_WINDOWS, window)
 
+    def add_version(self, window: Window) -> Window:
+        """Add a window as the newest version of the one that has its name.
+
+        That one is superseded. Where none has the name, it is the first. Raises as `add_window`.
+        """
+        holder = self._find(_WINDOWS, window.name)
+        if holder is None or name_key(holder.name) != name_key(window.name):
+            return self.add_window(window)
+        series = self._series(holder)
+        self._put(_WINDOWS, holder.replace(superseded=True))
+        return self.add_window(
+            window.replace(
+                name=holder.name,
+                version=max(each.version for each in series) + 1,
+                series_id=holder.series,
+            )
+        )
+
     def update_window(self, window_id: str, change: Callable[[Window], Window]) -> Window:
         """Change a window; see `Index.update_window`."""
-        return self._update(_WINDOWS, window_id, change)
+        others: list[Window] = []
+
+        def changed(old: Window) -> Window:
+            new = change(old)
+            if (old.name, old.state == "deleted") == (new.name, new.state == "deleted"):
+                return new
+            others.extend(w for w in self._series(old) if w.id != old.id and w.state != "deleted")
+            return placed(old, new, others)
+
+        window = self._update(_WINDOWS, window_id, changed)
+        for other in settled(window, others):
+            self._put(_WINDOWS, other)
+        return window
 
     def remove_window(self, window_id: str) -> None:
         """Remove a window's entry; see `Index.remove_window`."""
@@ -339,10 +387,17 @@ class Transaction(_Reader):
             self._check_free(kind, new)
         return self._put(kind, new)
 
+    def _series(self, window: Window) -> list[Window]:
+        """Return all versions of a window, deleted ones and itself too, in no order."""
+        documents = self._table(_WINDOWS).search(
+            lambda each: (each.get("series_id") or each["id"]) == window.series
+        )
+        return [_entry(_WINDOWS, document) for document in documents]
+
     def _check_free(self, kind: _Kind[_Entry], entry: _Entry) -> None:
         """Refuse a live entry whose name another live one has, as its name or its id."""
         other = self._find(kind, entry.name) if _is_live(entry) else None
-        if other is not None and other.id != entry.id:
+        if other is not None and other.id != entry.id and not _same_series(other, entry):
             raise kind.exists(
                 f"There is a {kind.what} {other.name!r} already.", name=entry.name, id=other.id
             )
@@ -503,6 +558,10 @@ def _is_live(entry: Session | Window) -> bool:
     return entry.state != "deleted" and not (isinstance(entry, Window) and entry.superseded)
 
 
+def _same_series(one: Session | Window, other: Session | Window) -> bool:
+    return isinstance(one, Window) and isinstance(other, Window) and one.series == other.series
+
+
 def _entry(kind: _Kind[_Entry], document: Mapping[str, Any]) -> _Entry:
     if document.get("metadata"):
         # Documents are shared between readers; what is nested here would be with the caller too.
@@ -510,14 +569,5 @@ def _entry(kind: _Kind[_Entry], document: Mapping[str, Any]) -> _Entry:
     return kind.model.from_dict(dict(document))
 
 
-def _page(kind: _Kind[_Entry], documents: list[Document], limit: int | None, offset: int) -> Page:
-    for what, value in (("limit", limit), ("offset", offset)):
-        if value is not None and value < 0:
-            raise ValidationError(f"{what} cannot be negative: {value}.")
-    end = None if limit is None else offset + limit
-    return Page(
-        items=[_entry(kind, document) for document in documents[offset:end]],
-        total=len(documents),
-        limit=limit,
-        offset=offset,
-    )
+def _asked(query: Query | None, fields: Mapping[str, Any]) -> Query:
+    return Query(**fields) if query is None else query.replace(**fields)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, get_args
 
 from IPython.core.error import TryNext
 
 from cwm_jupyter.errors import CWMError
 from cwm_jupyter.notebook.magics import magic_parser
 from cwm_jupyter.verbs import VERBS, Verb
+
+if TYPE_CHECKING:
+    from cwm_jupyter.core.index import Index
+    from cwm_jupyter.core.models import Session, Window
 
 __all__ = ["COMMANDS", "complete"]
 
@@ -65,18 +69,37 @@ def _after(verb: Verb, before: list[str]) -> list[str]:
 
 
 def _names(metavar: str) -> list[str]:
-    """Return the names that an argument of this name takes."""
-    if metavar not in ("WINDOW", "REMOVED", "SESSION"):
-        return []
+    """Return what an argument of this name takes."""
+    from cwm_jupyter.core.models import SESSION_STATES, WindowState
+    from cwm_jupyter.core.query import WINDOW_SORTS
+
+    if metavar == "STATE":
+        return list(dict.fromkeys([*get_args(WindowState), *SESSION_STATES]))
+    if metavar == "SORT":
+        return [*WINDOW_SORTS, *(f"-{sort}" for sort in WINDOW_SORTS)]
+    index = _index() if metavar in _STORED else None
+    return [] if index is None else [shlex.quote(n) for n in dict.fromkeys(_STORED[metavar](index))]
+
+
+def _index() -> Index | None:
+    """Return the index, None where there is no home; none is made for a completion."""
     from cwm_jupyter.config import get_settings
     from cwm_jupyter.core.index import Index
 
     home = get_settings().home
-    if not home.is_dir():
-        return []
-    index = Index(home)
-    if metavar == "SESSION":
-        page = index.sessions()
-    else:
-        page = index.windows(state="deleted" if metavar == "REMOVED" else None)
-    return [shlex.quote(entry.name) for entry in page.items]
+    return Index(home) if home.is_dir() else None
+
+
+def _entries(index: Index) -> Iterator[Session | Window]:
+    yield from index.windows(versions=True).items
+    yield from index.sessions().items
+
+
+#: by what an argument is called, what the index has for it
+_STORED: dict[str, Callable[[Index], Iterable[str]]] = {
+    "WINDOW": lambda index: (each.name for each in index.windows().items),
+    "REMOVED": lambda index: (each.name for each in index.windows(state="deleted").items),
+    "SESSION": lambda index: (each.name for each in index.sessions().items),
+    "TAG": lambda index: (tag for each in _entries(index) for tag in each.tags),
+    "MODEL": lambda index: (each.model for each in _entries(index)),
+}

@@ -402,10 +402,42 @@ def test_ls_of_sessions(run: Run, fake_stack: FakeStack) -> None:
     assert names(run("ls", "--sessions", "--state", "frozen")) == ["two"]
     with pytest.raises(ValidationError, match="active"):
         run("ls", "--sessions", "--state", "sleeping")
-    with pytest.raises(ValidationError, match="--sessions"):
+    with pytest.raises(ValidationError, match="intact, damaged, deleted"):
         run("ls", "--state", "frozen")
-    with pytest.raises(ValidationError, match="--tag"):
-        run("ls", "--sessions", "--tag", "x")
+    assert names(run("ls", "--sessions", "--tag", "x")) == []
+    with pytest.raises(ValidationError, match="min_size chooses windows"):
+        run("ls", "--sessions", "--min-size", "1MB")
+
+
+@pytest.mark.covers("TL-005", "TL-006")
+def test_ls_searches_and_sorts(run: Run, fake_stack: FakeStack) -> None:
+    run("say", "-s", "one", QUESTION)
+    run("freeze", "short", "-s", "one", "--note", "the first Chapter")
+    run("say", "-s", "one", QUESTION)
+    run("freeze", "long", "-s", "one", "--tag", "chapter")
+    run("say", "-s", "two", QUESTION)
+    run("freeze", "other", "-s", "two")
+    assert names(run("ls", "chapter")) == ["long", "short"]
+    assert names(run("ls", "--sort", "tokens", "chapter")) == ["short", "long"]
+    assert names(run("ls", "--sort", "-tokens", "the", "CHAPTER")) == ["short"]
+    assert names(run("ls", "--sort", "-name")) == ["short", "other", "long"]
+    assert names(run("ls", "-s", "two")) == ["other"]
+    assert names(run("ls", "--older-than", "1d")) == []
+    assert names(run("ls", "--newer-than", "1d", "--max-size", "1TB", "--limit", "1")) == ["other"]
+    assert names(run("ls", "--offset", "2")) == ["short"]
+    assert names(run("ls", "--model", "nobody's")) == []
+    with pytest.raises(ValidationError, match="Did you mean created"):
+        run("ls", "--sort", "-craeted")
+    with pytest.raises(UsageError, match="--sort: expected one argument"):
+        run("ls", "--sort", "--sessions")
+
+
+def test_ls_shows_earlier_versions_where_asked(run: Run, fake_stack: FakeStack) -> None:
+    run("say", QUESTION)
+    run("freeze", "paper")
+    run("freeze", "paper", "--update")
+    assert [w.known_as for w in run("ls").items] == ["paper"]
+    assert [w.known_as for w in run("ls", "--versions").items] == ["paper", "paper@v1"]
 
 
 @pytest.mark.covers("TD-001")

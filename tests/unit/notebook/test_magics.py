@@ -260,9 +260,9 @@ def complete(shell: InteractiveShell, line: str) -> list[str]:
 @pytest.fixture
 def filled(home: Path) -> None:
     index = Library(home).index
-    index.add_session(make_session("s1", "chat"))
+    index.add_session(make_session("s1", "chat", tags=["draft"]))
     index.add_session(make_session("s2", "my chat"))
-    index.add_window(make_window("w1", "paper"))
+    index.add_window(make_window("w1", "paper", tags=["draft", "done"]))
     index.add_window(make_window("w2", "gone"))
     index.update_window("w2", lambda window: window.to("deleted"))
 
@@ -287,6 +287,12 @@ def filled(home: Path) -> None:
         ("%cwm admin purge --d", ["--dry-run"]),
         ("%cwm admin gc --d", ["--dry-run"]),
         ("%cwm admin nonsense --x", []),
+        ("%cwm ls --tag d", ["draft", "done"]),
+        ("%cwm ls --model Smol", ["SmolLM2"]),
+        ("%cwm ls --state d", ["damaged", "deleted"]),
+        ("%cwm ls --sort -t", ["-tokens"]),
+        ("%cwm ls --sort u", ["used"]),
+        ("%cwm ls -s c", ["chat"]),
     ],
 )
 def test_completion(shell: InteractiveShell, line: str, found: list[str]) -> None:
