@@ -13,8 +13,9 @@ from pathlib import Path
 from anyio import to_thread
 
 from cwm_jupyter.core.kept import KeptStore, kept
-from cwm_jupyter.core.models import Session, Value, Window
+from cwm_jupyter.core.models import Session, Window
 from cwm_jupyter.core.names import name_key
+from cwm_jupyter.core.outcomes import DeletedCheck, DeletedReport
 from cwm_jupyter.core.parts import Parts
 from cwm_jupyter.core.purge import Purge
 from cwm_jupyter.core.receipts import Receipt, Receipts
@@ -27,51 +28,9 @@ from cwm_jupyter.errors import (
     WindowNotFoundError,
 )
 
-__all__ = ["DeletedCheck", "DeletedReport", "Deletion"]
+__all__ = ["Deletion"]
 
 _PAGE = 5000  # LMCache's own limit
-
-
-class DeletedCheck(Value, frozen=True, kw_only=True):
-    """What is left of one purge.
-
-    `purged_at` is null where it died half-way. `files` are those in the home that still speak of
-    what was deleted: of the index and its copies, manifests, transcripts. `holds` and `chunks` are
-    in the store; `chunks_again` were stored since, by what is left of the lineage, and are no
-    remains. `listed` is how many of the chunks LMCache lists now, null where it could not be asked.
-    `memory_cleared` and `engine_cleared` are what the servers answered at the purge.
-    """
-
-    windows: list[str]
-    sessions: list[str]
-    purged_at: str | None
-    chunks_deleted: int
-    files: list[str]
-    holds: int
-    chunks: int
-    chunks_again: int
-    listed: int | None
-    memory_cleared: bool | None
-    engine_cleared: bool | None
-
-    @property
-    def gone(self) -> bool:
-        """Whether nothing is left, as far as it can be seen now."""
-        return self.purged_at is not None and not (
-            self.files or self.holds or self.chunks or self.listed
-        )
-
-
-class DeletedReport(Value, frozen=True, kw_only=True):
-    """What is left of what was deleted for good.
-
-    `unmeant` counts the contents in the store that nobody means: nobody can tell whose they were.
-    """
-
-    checks: list[DeletedCheck]
-    unmeant: int
-    gone: bool
-    verify_s: float
 
 
 class Deletion:

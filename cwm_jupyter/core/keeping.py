@@ -9,43 +9,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from anyio import to_thread
 
 from cwm_jupyter.core.lifetime import lasting, overdue, renewed, ttl_s
-from cwm_jupyter.core.models import Session, Value, Window, now
+from cwm_jupyter.core.models import Session, Window, now
 from cwm_jupyter.core.names import check_tag, name_key
+from cwm_jupyter.core.outcomes import ExpireReport, Expiry, ExpiryKind, ExpiryOutcome
 from cwm_jupyter.core.parts import Parts
 from cwm_jupyter.errors import SessionBusyError, SessionNotFoundError, ValidationError
 
-__all__ = ["ExpireReport", "Expiry", "Keeping"]
+__all__ = ["Keeping"]
 
 _Entry = TypeVar("_Entry", Session, Window)
-_Kind = Literal["session", "window"]
-_Outcome = Literal["expired", "pinned", "busy"]
 #: session states that can expire
 _EXPIRES = ("active", "frozen", "thawed")
-
-
-class Expiry(Value, frozen=True, kw_only=True):
-    """A session or window whose time was over when it was looked at.
-
-    ``expired`` sessions can be brought back, and so can windows, which are deleted softly. Those
-    that are ``pinned`` or ``busy`` were left as they are.
-    """
-
-    kind: _Kind
-    name: str
-    expires_at: str
-    outcome: _Outcome
-
-
-class ExpireReport(Value, frozen=True, kw_only=True):
-    """What a clean-up did; `removed` is false where it was only looked for."""
-
-    entries: list[Expiry]
-    removed: bool
 
 
 @dataclass(frozen=True)
@@ -255,7 +234,7 @@ class Keeping:
         entries.sort(key=lambda entry: (entry.expires_at, entry.kind, entry.name))
         return ExpireReport(entries=entries, removed=not dry_run)
 
-    def _expired(self, session: Session, present: str, dry_run: bool) -> _Outcome:
+    def _expired(self, session: Session, present: str, dry_run: bool) -> ExpiryOutcome:
         """Let a session expire, unless it is pinned or being used."""
         if session.pinned:
             return "pinned"
@@ -274,6 +253,6 @@ class Keeping:
         return "expired"
 
 
-def _expiry(kind: _Kind, entry: Session | Window, outcome: _Outcome) -> Expiry:
+def _expiry(kind: ExpiryKind, entry: Session | Window, outcome: ExpiryOutcome) -> Expiry:
     name = entry.known_as if isinstance(entry, Window) else entry.name
     return Expiry(kind=kind, name=name, expires_at=entry.expires_at or "", outcome=outcome)

@@ -23,6 +23,11 @@ from cwm_jupyter.units import count, megabytes, seconds
 
 __all__ = ["FORMS"]
 _MOST_FAULTS = 20
+#: by what became of a hold
+_HOLDS = {
+    "renewed": "what keeps its chunks from quotas and clean-ups was lost, and is put back",
+    "lost": "WHAT KEEPS ITS CHUNKS from quotas and clean-ups is lost, and could not be put back",
+}
 
 
 def _verify_report(report: VerifyReport) -> list[Block]:
@@ -45,6 +50,8 @@ def _verify_report(report: VerifyReport) -> list[Block]:
             shown.append(Line(f"Window {check.window} was not verified: {check.problem}."))
         elif len(report.windows) == 1:
             shown.append(Line(_all_intact(check)))
+        if check.hold in _HOLDS:
+            shown.append(Line(f"{check.window}: {_HOLDS[check.hold]}.", loud=check.hold == "lost"))
         if check.chunks_relinked:
             lost = many(check.chunks_relinked, "record")
             shown.append(
@@ -154,6 +161,8 @@ def _repair_report(report: RepairReport) -> list[Block]:
                 f"{sampled}it was computed in another shape. A thaw says so."
             )
         )
+    if report.also_intact:
+        shown.append(Line(f"Intact again with it: {', '.join(report.also_intact)}."))
     shown += [Line(f"Accepted: {difference}.") for difference in report.accepted_differences]
     return shown
 
@@ -238,14 +247,12 @@ def _purge_report(report: PurgeReport) -> list[Block]:
     if not report.removed:
         return [Line(f"Would purge {what}: {amount} would be freed")]
     shown: list[Block] = [Line(f"Purged {what}: {amount} freed; they cannot be brought back")]
-    if report.memory_cleared is False:
-        shown.append(
-            Line(
-                "LMCache could not be asked to drop the chunks from its memory: they go when it "
-                "stops (cwm down).",
-                loud=True,
-            )
-        )
+    asked = ("LMCache", report.memory_cleared), ("The engine", report.engine_cleared)
+    shown += [
+        Line(f"{name} could not be asked to forget them: it does when it stops (cwm down).", True)
+        for name, cleared in asked
+        if cleared is False
+    ]
     return shown
 
 

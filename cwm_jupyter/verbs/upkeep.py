@@ -10,6 +10,7 @@ from cwm_jupyter.errors import ValidationError
 from cwm_jupyter.verbs.base import DRY_RUN, WINDOW, FrontEnd, Verb, argument
 
 if TYPE_CHECKING:
+    from cwm_jupyter.core.outcomes import DeletedReport
     from cwm_jupyter.core.reports import (
         DiskUsage,
         GarbageReport,
@@ -23,9 +24,15 @@ if TYPE_CHECKING:
 __all__ = ["ADMIN", "VERBS"]
 
 
-def _verify(workspace: Workspace, args: argparse.Namespace, front: FrontEnd) -> VerifyReport:
+def _verify(
+    workspace: Workspace, args: argparse.Namespace, front: FrontEnd
+) -> VerifyReport | DeletedReport:
     from cwm_jupyter.core.job import Job
 
+    if args.deleted:
+        if args.all:
+            raise ValidationError("--deleted looks at all that was purged where nothing is named.")
+        return workspace.run(workspace.manager.deletion.verify, args.window)
     if args.all == (args.window is not None):
         raise ValidationError(
             "Name one window, or say --all" + (", not both." if args.all else "; nothing was said.")
@@ -76,8 +83,13 @@ VERBS = (
         [
             argument("window", nargs="?", metavar="WINDOW", help="name of a window"),
             argument("--all", action="store_true", help="all windows, instead"),
+            argument(
+                "--deleted",
+                action="store_true",
+                help="look whether anything is left of what was purged, or of the one named",
+            ),
         ],
-        ["paper", "--all"],
+        ["paper", "--all", "--deleted", "--deleted paper"],
     ),
     Verb(
         "repair",

@@ -1,0 +1,110 @@
+"""How keeping and letting go look: what expired, and what is left of what was deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from cwm_jupyter.core.outcomes import DeletedCheck, DeletedReport, ExpireReport, Expiry
+from cwm_jupyter.layout import Block, Line, Table
+from cwm_jupyter.present.phrases import many
+from cwm_jupyter.units import age, seconds
+
+__all__ = ["FORMS"]
+
+
+def _expire_report(report: ExpireReport) -> list[Block]:
+    if not report.entries:
+        return [Line("Nothing has expired.")]
+    rows = [
+        (e.kind, e.name, age(e.expires_at), _outcome(e, report.removed)) for e in report.entries
+    ]
+    shown: list[Block] = [Table(("WHAT", "NAME", "EXPIRED", "OUTCOME"), rows)]
+    expired = [e for e in report.entries if e.outcome == "expired"]
+    what = many(sum(e.kind == "session" for e in expired), "session")
+    what += f" and {many(sum(e.kind == 'window' for e in expired), 'window')}"
+    if not report.removed:
+        return [*shown, Line(f"{what} would go")]
+    return [
+        *shown,
+        Line(f"{what} gone"),
+        Line("Bring one back with: cwm rm --undo NAME, or -s NAME", faint=True),
+    ]
+
+
+def _outcome(entry: Expiry, removed: bool) -> str:
+    if entry.outcome == "pinned":
+        return "stays: pinned"
+    if entry.outcome == "busy":
+        return "stays: in use"
+    if not removed:
+        return "would go"
+    return "expired" if entry.kind == "session" else "deleted"
+
+
+def _deleted_report(report: DeletedReport) -> list[Block]:
+    if not report.checks:
+        return [Line("Nothing was purged, or there are no receipts of it.")]
+    shown: list[Block] = []
+    for check in report.checks:
+        shown.append(Line(_verdict(check), loud=not check.gone))
+        shown += [Line(f"left in the home: {file}", loud=True) for file in check.files]
+        notes = [note for note in (_again(check), _memory(check)) if note]
+        shown += [Line(note, faint=True) for note in notes]
+    if report.unmeant:
+        shown.append(
+            Line(
+                f"{many(report.unmeant, 'content')} in the vault that nothing means: whose they "
+                "were cannot be told. Remove them with: cwm admin gc",
+                loud=True,
+            )
+        )
+    shown.append(Line(f"Looked at in {seconds(report.verify_s)}", faint=True))
+    return shown
+
+
+def _verdict(check: DeletedCheck) -> str:
+    names = ", ".join([*check.windows, *(f"session {name}" for name in check.sessions)])
+    if check.purged_at is None:
+        return f"The purge of {names} DIED HALF-WAY: cwm admin gc removes what is left, a day later"
+    if check.gone:
+        asked = "" if check.listed is None else ", and LMCache lists none"
+        chunks = many(check.chunks_deleted, "chunk")
+        return f"Nothing is left of {names}, purged {age(check.purged_at)}: {chunks} gone{asked}"
+    left = [
+        many(number, what)
+        for number, what in ((check.holds, "hold"), (check.chunks, "chunk"))
+        if number
+    ]
+    left += [f"{check.listed} listed by LMCache"] if check.listed else []
+    return f"STILL THERE of {names}: {', '.join(left) or 'files'}"
+
+
+def _again(check: DeletedCheck) -> str:
+    if not check.chunks_again:
+        return ""
+    return (
+        f"{many(check.chunks_again, 'chunk')} stored again since, by a session or window of the "
+        "same lineage"
+    )
+
+
+def _memory(check: DeletedCheck) -> str:
+    answers = check.memory_cleared, check.engine_cleared
+    if check.purged_at is None or answers == (True, True):
+        return ""
+    if answers == (None, None):
+        return "no stack was running at the time, so nothing was in its memory"
+    kept = [
+        name
+        for name, cleared in zip(("LMCache", "the engine"), answers, strict=True)
+        if cleared is False
+    ]
+    return f"{' and '.join(kept)} could not be asked to forget: restarting the stack makes sure"
+
+
+#: by type, for `cwm_jupyter.present.blocks`
+FORMS: dict[type, Callable[[Any], list[Block]]] = {
+    ExpireReport: _expire_report,
+    DeletedReport: _deleted_report,
+}
