@@ -31,6 +31,7 @@ __all__ = [
     "ProbeResult",
     "Proof",
     "Reply",
+    "Restored",
     "Session",
     "SessionState",
     "SessionStatus",
@@ -127,9 +128,12 @@ class Turn(Value, frozen=True, kw_only=True):
 
 
 class Reply(Value, frozen=True, kw_only=True):
-    """What a turn gave: the answer, and what it cost."""
+    """What a turn gave: the answer, and what it cost.
 
-    session: str
+    `session` is where it was kept, null for the answer to a question that was asked of a window.
+    """
+
+    session: str | None
     text: str
     turn: Turn
     prompt_tokens: int
@@ -293,6 +297,8 @@ class Window(Value, frozen=True, kw_only=True):
     previous_state: WindowState | None = None
     tags: list[str] = msgspec.field(default_factory=list)
     note: str = ""
+    #: the time to the first token of all turns together, as they were spoken; null: not measured
+    prefill_s: float | None = None
     #: the latest thaws, the newest first
     last_thaws: list[ThawNote] = msgspec.field(default_factory=list)
     #: counts the freezes under this name; the newest has the name, see `superseded`
@@ -376,15 +382,18 @@ class FreezeReport(Value, frozen=True, kw_only=True):
     pruned: list[str] = msgspec.field(default_factory=list)
 
 
-class ThawReport(Value, frozen=True, kw_only=True):
-    """What a thaw measured, held against what was expected.
+class Restored(Value, frozen=True, kw_only=True):
+    """What restoring a window's state measured, held against what was expected.
 
-    `restore_s` runs from the start of the thaw until the probe has passed. Tokens beyond
-    `expected_cached_tokens` (the tail, less than a chunk) are always computed again.
+    `restore_s` runs from the start until the engine has the state and the probe has passed. Tokens
+    beyond `expected_cached_tokens` (the tail, less than a chunk) are always computed again. `turn`
+    is the turn whose end was gone back to, null for the window's own end; the figures are those of
+    the state up to there. `probe` is null where none was noted to compare with: a freeze notes one
+    at the window's end alone.
     """
 
     window: str
-    session: str
+    turn: int | None = None
     tokens: int
     size_bytes: int | None
     chunks_expected: int
@@ -400,10 +409,16 @@ class ThawReport(Value, frozen=True, kw_only=True):
     recomputed_tokens: int | None
     recompute: bool
     complete: bool
-    probe: ProbeResult
+    probe: ProbeResult | None
     restore_s: float
     stages_s: dict[str, float]
     accepted_differences: list[str]
+
+
+class ThawReport(Restored, frozen=True, kw_only=True):
+    """What a thaw measured, and the session that it made."""
+
+    session: str
 
 
 class SessionStatus(Value, frozen=True, kw_only=True):

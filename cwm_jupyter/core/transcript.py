@@ -47,6 +47,12 @@ class Transcript(Value, frozen=True, kw_only=True):
     token_ids: list[int] = msgspec.field(default_factory=list)
     turns: list[Turn] = msgspec.field(default_factory=list)
 
+    @property
+    def prefill_s(self) -> float | None:
+        """How long all turns took to their first tokens (s), None where one was not measured."""
+        times = [turn.ttft_s for turn in self.turns]
+        return None if None in times else sum(time for time in times if time is not None)
+
     def extended(
         self,
         *,
