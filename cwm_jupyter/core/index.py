@@ -97,7 +97,7 @@ class _Shared(Document):
 class _Table(Table):
     """A table under our own ids, whose documents are replaced and never changed in place."""
 
-    document_class = _Shared
+    document_class = _Shared  # type: ignore[assignment]  # as far as its __new__ is looked at
     document_id_class = str  # type: ignore[assignment]  # TinyDB's annotations know int alone
     default_query_cache_capacity = 0
 
@@ -259,7 +259,7 @@ class _Reader:
         kind.listed.check(query)
         session_ids = self._session_ids(query.session) if query.session is not None else ()
         first, *others = kind.listed.conditions(query, session_ids)
-        chosen: list[Any] = self._table(kind).search(first)
+        chosen: list[Any] = self._table(kind).search(first)  # type: ignore[arg-type]  # a name
         for condition in others:
             chosen = [document for document in chosen if condition(document)]
         kind.listed.sort(query, chosen)

@@ -177,8 +177,9 @@ class Listed:
                 sort=name,
             )
         if self.what == "session":
+            plain = Query()
             for field in _OF_WINDOWS:
-                if getattr(query, field) not in (None, False):
+                if getattr(query, field) != getattr(plain, field):
                     raise ValidationError(f"{field} chooses windows; it cannot choose sessions.")
 
     def conditions(
