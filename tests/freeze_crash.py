@@ -1,8 +1,8 @@
-"""Run by the tests in a process of its own: freeze a session and die at a step of it.
+"""Run by the tests in a process of its own: make a window and die at a step of it.
 
-``freeze_crash.py count FOLDER`` prints how many steps a freeze takes; ``freeze_crash.py die
+``freeze_crash.py count WHAT FOLDER`` prints how many steps it takes; ``freeze_crash.py die WHAT
 TEMPLATE FOLDER STEPS`` lets a child be killed before each of them and after the last, each in its
-copy of the template.
+copy of the template. WHAT is one of `WORK`.
 """
 
 from __future__ import annotations
@@ -18,29 +18,44 @@ from bench import Bench
 from vaults import die_at, in_order, steps
 
 
-def freeze(folder: Path) -> None:
+async def freeze(bench: Bench) -> None:
+    await bench.manager.freeze("paper", "talk")
+
+
+async def update(bench: Bench) -> None:
+    await bench.manager.freeze("paper", "talk", update=True)
+
+
+async def clone(bench: Bench) -> None:
+    await bench.manager.branches.clone("paper", "other")
+
+
+WORK = {work.__name__: work for work in (freeze, update, clone)}
+
+
+def do(what: str, folder: Path) -> None:
     async def run() -> None:
         bench = Bench(folder)
-        await bench.manager.freeze("paper", "talk")
+        await WORK[what](bench)
         await bench.reconnect()
 
     asyncio.run(run())
 
 
-def count(folder: Path) -> None:
+def count(what: str, folder: Path) -> None:
     with in_order(), steps(lambda number, name, over: None) as counts:
-        freeze(folder)
+        do(what, folder)
     print(counts.total())
 
 
-def die(template: Path, folder: Path, total: int) -> None:
+def die(what: str, template: Path, folder: Path, total: int) -> None:
     killed = 0
     for step in range(total + 1):
         copy = shutil.copytree(template, folder / str(step))
         child = os.fork()
         if child == 0:
             with in_order(), steps(die_at(min(step, total - 1), step == total)):
-                freeze(copy)
+                do(what, copy)
             os._exit(0)
         killed += os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
     print(killed)
@@ -48,6 +63,6 @@ def die(template: Path, folder: Path, total: int) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "die":
-        die(Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))
+        die(sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]), int(sys.argv[5]))
     else:
-        count(Path(sys.argv[2]))
+        count(sys.argv[2], Path(sys.argv[3]))
