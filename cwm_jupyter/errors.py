@@ -28,6 +28,7 @@ then what to do about it.
     ├── IndexCorruptError             index.corrupt
     ├── IndexBusyError                index.busy
     ├── SchemaError                   index.schema
+    ├── ArchiveError                  archive.invalid
     ├── KVStoreError                  store.error
     │   ├── KVStoreConnectionError    store.connection
     │   ├── KVStoreTimeoutError       store.timeout
@@ -53,6 +54,7 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 __all__ = [
+    "ArchiveError",
     "CWMError",
     "CancelledJobError",
     "ChunkCorruptError",
@@ -358,6 +360,12 @@ class SchemaError(CWMError):
 
     code = "index.schema"
     default_hint = "It was written by a newer cwm-jupyter: upgrade this one."
+
+
+class ArchiveError(CWMError):
+    """An exported file is damaged, was changed, or says what cannot be."""
+
+    code = "archive.invalid"
 
 
 class KVStoreError(CWMError):
