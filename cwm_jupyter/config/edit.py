@@ -36,6 +36,7 @@ def edited(text: str, name: str, value: Any) -> str:
     wanted = dict(flattened(tomllib.loads(text)))
     wanted.pop(name, None)
     if value is not None:
+        value = list(value) if isinstance(value, tuple) else value
         value = wanted[name] = msgspec.to_builtins(value, enc_hook=os.fspath)
     lines = text.split("\n")
     number = toml_lines(text).get(name)

@@ -107,7 +107,7 @@ def _composed(loader: yaml.SafeLoader) -> tuple[dict[str, Any], dict[str, int]]:
             if isinstance(value, yaml.MappingNode) and not prefix:
                 values[name] = table(value, f"{name}.")
             else:
-                values[name] = loader.construct_object(value, deep=True)  # type: ignore[no-untyped-call]
+                values[name] = loader.construct_object(value, deep=True)
         return values
 
     try:
@@ -118,4 +118,4 @@ def _composed(loader: yaml.SafeLoader) -> tuple[dict[str, Any], dict[str, int]]:
             raise ValueError("it is no table of settings")
         return table(root, ""), lines
     finally:
-        loader.dispose()  # type: ignore[no-untyped-call]
+        loader.dispose()

@@ -10,6 +10,7 @@ to import than all of the extension, and most notebooks never say ``%config CWM`
 from __future__ import annotations
 
 import functools
+import types
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -110,4 +111,5 @@ def _with_traits() -> type[CWM]:
     from cwm_jupyter.config.schema import fields
 
     traits = {name.replace(".", "_"): Setting(name) for name in fields()}
-    return type(CWM)(CWM.__name__, (CWM,), {"__doc__": CWM.__doc__, **traits})
+    attributes = {"__doc__": CWM.__doc__, **traits}
+    return types.new_class(CWM.__name__, (CWM,), exec_body=lambda body: body.update(attributes))

@@ -20,7 +20,7 @@ from fake_stack import FakeStack
 from cwm_jupyter import workspace as module
 from cwm_jupyter.clients.lmcache import LMCacheClient
 from cwm_jupyter.clients.vllm import VLLMClient
-from cwm_jupyter.config import SecuritySettings, Settings
+from cwm_jupyter.config import LimitSettings, SecuritySettings, Settings, VLLMSettings
 from cwm_jupyter.errors import ConfigError, StackDownError, VLLMConnectionError
 from cwm_jupyter.stack.state import StackState, forget, save
 from cwm_jupyter.workspace import Workspace
@@ -174,6 +174,25 @@ def test_another_stack_is_connected_to_anew(
     forget(home)
     with pytest.raises(StackDownError):
         workspace.run(workspace.connect)
+    assert second.engine._http._client.is_closed
+
+
+def test_other_timeouts_hold_from_the_next_connection_on(
+    workspace: Workspace, fake: FakeStack
+) -> None:
+    save(workspace.settings.home, state())
+    first = workspace.run(workspace.connect)
+    for settings in (
+        Settings(home=workspace.settings.home, limits=LimitSettings(max_tokens=3)),
+        Settings(home=workspace.settings.home, vllm=VLLMSettings(connect_timeout_s=1.5)),
+    ):
+        workspace.reconfigure(settings)
+        second = workspace.run(workspace.connect)
+        assert (second is first) is (settings.vllm == VLLMSettings())
+    assert second.engine._http._client.timeout.connect == 1.5
+    assert not first.engine._http._client.is_closed  # work may be using it
+    workspace.run(workspace.disconnect)
+    assert first.engine._http._client.is_closed
     assert second.engine._http._client.is_closed
 
 
