@@ -73,6 +73,10 @@ def _names(metavar: str) -> list[str]:
     from cwm_jupyter.core.models import SESSION_STATES, WindowState
     from cwm_jupyter.core.query import WINDOW_SORTS
 
+    if metavar == "SETTING":
+        from cwm_jupyter.config.schema import fields
+
+        return list(fields())
     if metavar == "STATE":
         return list(dict.fromkeys([*get_args(WindowState), *SESSION_STATES]))
     if metavar == "SORT":
