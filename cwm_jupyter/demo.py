@@ -146,7 +146,7 @@ async def _thaw_and_compare(
         max_abs_logprob_diff=max(
             abs(a - b) for a, b in zip(live.logprobs, again.logprobs, strict=True)
         ),
-        probe_passed=thawed.probe.passed,
+        probe_passed=thawed.probe is not None and thawed.probe.passed,
         freeze_commit_s=frozen.commit_s,
         freeze_probe_s=frozen.probe_s,
         window_bytes=frozen.window.size_bytes,

@@ -150,7 +150,10 @@ def _subject_rows(series: Series, number: int, subject: Subject, against: Yardst
 
 def held(row: Row, samples: Sequence[Sample]) -> Row:
     """Return a thaw's row with whether it was right each time: a quick wrong one is no success."""
-    exact = all(s.thaw.complete and s.thaw.probe.max_abs_logprob_diff == 0 for s in samples)
+    exact = all(
+        s.thaw.complete and s.thaw.probe is not None and s.thaw.probe.max_abs_logprob_diff == 0
+        for s in samples
+    )
     within = row.within if exact or row.within is None else False
     return row.replace(within=within, details={**row.details, "complete_and_exact": exact})
 

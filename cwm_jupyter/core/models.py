@@ -142,6 +142,8 @@ class Reply(Value, frozen=True, kw_only=True):
     ttft_s: float | None
     total_s: float
     finish_reason: str
+    #: the session's policy asks for a freeze now, once the answer is shown
+    freeze_due: bool = False
 
 
 class ChunkRef(Value, frozen=True, kw_only=True):

@@ -11,7 +11,18 @@ from html import escape
 from typing import Any
 
 from cwm_jupyter.layout import Block, Prose, draw_html, draw_text
-from cwm_jupyter.present import listings, reports, stack, upkeep
+from cwm_jupyter.present import (
+    archive,
+    audit,
+    branches,
+    keeping,
+    listings,
+    reports,
+    settings,
+    stack,
+    turns,
+    upkeep,
+)
 from cwm_jupyter.present.reports import footer
 from cwm_jupyter.present.stack import LogLines
 from cwm_jupyter.units import megabytes, seconds
@@ -45,6 +56,17 @@ def has_form(value: object) -> bool:
     return any(form.dispatch(type(value)) is not form.dispatch(object) for form in (blocks, text))
 
 
-for _forms in (reports.FORMS, listings.FORMS, stack.FORMS, upkeep.FORMS):
+for _forms in (
+    reports.FORMS,
+    listings.FORMS,
+    branches.FORMS,
+    turns.FORMS,
+    stack.FORMS,
+    upkeep.FORMS,
+    keeping.FORMS,
+    settings.FORMS,
+    archive.FORMS,
+    audit.FORMS,
+):
     for _kind, _form in _forms.items():
         blocks.register(_kind, _form)

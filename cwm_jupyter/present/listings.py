@@ -241,12 +241,21 @@ def _conversation(turns: Sequence[Turn], messages: Sequence[Message]) -> list[Bl
                 count(turn.cached_tokens),
                 seconds(turn.ttft_s),
                 count(turn.end - turn.prompt_end),
+                count(turn.end),
                 turn.finish_reason,
             )
             for turn in turns
         ]
-        header = ("TURN", "TOKENS IN", "FROM CACHE", "FIRST TOKEN", "TOKENS OUT", "ENDED BY")
-        shown += [Line(""), Table(header, rows, frozenset({0, 1, 2, 3, 4}))]
+        header = (
+            "TURN",
+            "TOKENS IN",
+            "FROM CACHE",
+            "FIRST TOKEN",
+            "TOKENS OUT",
+            "ENDS AT",
+            "ENDED BY",
+        )
+        shown += [Line(""), Table(header, rows, frozenset(range(6)))]
     if messages:
         said = [(m.role, excerpt(m.content, _EXCERPT)) for m in messages]
         shown += [Line(""), Facts(said)]

@@ -14,7 +14,18 @@ from typing import TYPE_CHECKING
 from cwm_jupyter._version import __version__
 from cwm_jupyter.errors import UsageError
 from cwm_jupyter.parsing import HelpRequestError
-from cwm_jupyter.verbs import measure, stack, upkeep, windows
+from cwm_jupyter.verbs import (
+    archive,
+    audit,
+    branches,
+    keeping,
+    measure,
+    settings,
+    stack,
+    turns,
+    upkeep,
+    windows,
+)
 from cwm_jupyter.verbs.base import FrontEnd, Verb
 from cwm_jupyter.verbs.stack import start_stack
 
@@ -97,9 +108,28 @@ _ADMIN = Verb(
     "admin",
     "look after what lies on disk",
     _admin,
-    verbs={verb.name: verb for verb in upkeep.ADMIN},
+    verbs={
+        verb.name: verb
+        for verb in (
+            *keeping.ADMIN,
+            *upkeep.ADMIN,
+            *archive.ADMIN,
+            *audit.ADMIN,
+            *settings.ADMIN,
+        )
+    },
 )
 VERBS = {
     verb.name: verb
-    for verb in (*stack.VERBS, *windows.VERBS, *upkeep.VERBS, _ADMIN, *measure.VERBS)
+    for verb in (
+        *stack.VERBS,
+        *windows.VERBS,
+        *turns.VERBS,
+        *branches.VERBS,
+        *keeping.VERBS,
+        *upkeep.VERBS,
+        *archive.VERBS,
+        _ADMIN,
+        *measure.VERBS,
+    )
 }

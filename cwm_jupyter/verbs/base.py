@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cwm_jupyter.core.job import JobState
     from cwm_jupyter.workspace import Workspace
 
-__all__ = ["DRY_RUN", "SESSION", "TAGS", "WINDOW", "FrontEnd", "Verb", "argument"]
+__all__ = ["DRY_RUN", "PLACE", "SESSION", "TAGS", "WINDOW", "FrontEnd", "Verb", "argument"]
 
 
 class FrontEnd(Protocol):
@@ -41,8 +41,16 @@ class FrontEnd(Protocol):
         """Show an answer while it comes; yields what takes its pieces."""
         ...
 
+    def later(self, work: Callable[[], None]) -> None:
+        """Do something once the result is shown; it tells the user itself what went wrong."""
+        ...
+
     def read(self) -> str:
         """Return the text that the user pipes in."""
+        ...
+
+    def secret(self, prompt: str) -> str:
+        """Ask for a passphrase, which is not shown."""
         ...
 
 
@@ -96,6 +104,9 @@ SESSION = argument(
     "-s", "--session", metavar="SESSION", help="the session (default: the present one, or main)"
 )
 WINDOW = argument("window", metavar="WINDOW", help="name of a window")
+PLACE = argument(
+    "window", metavar="WINDOW", help="name of a window, or NAME@TURN for the end of a turn"
+)
 TAGS = argument(
     "--tag",
     dest="tags",

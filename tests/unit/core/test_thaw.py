@@ -328,7 +328,7 @@ async def test_a_difference_that_quiet_ends_passes(
 async def test_a_differing_last_digit_is_a_difference(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cwm_jupyter.core.thaw._QUIET_S", 0.1)
+    monkeypatch.setattr("cwm_jupyter.core.restore._QUIET_S", 0.1)
     await bench.frozen("paper")
     bench.stack.restart()
     bench.stack.running_requests = 1
