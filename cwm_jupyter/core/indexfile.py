@@ -3,23 +3,31 @@
 TinyDB's own storage writes in place and knows no lock. Here a writer holds a lock between
 processes around its read, change and write; a generation is written beside the old one, made
 durable and put in its place, and the old one stays as ``index.prev.json``. Readers need no lock:
-they see one generation or the other. A damaged file is set aside, never overwritten.
+they see one generation or the other. A damaged file is set aside, never overwritten, and a copy of
+what an older release wrote is kept as ``index.schema-N.json`` when the first change migrates it.
+
+Nearly all of a generation is as in the one before. So the bytes of each entry are kept beside the
+entry: a commit encodes what has changed, and a reader decodes what another process has changed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
+import operator
 import os
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import filelock
 import msgspec
 
-from cwm_jupyter.core import files, models
+from cwm_jupyter.core import files, models, portable
+from cwm_jupyter.core.portable import patiently, read_bytes, remove
 from cwm_jupyter.errors import IndexBusyError, IndexCorruptError
 
 __all__ = ["SCHEMA", "IndexFile", "Tables"]
@@ -32,7 +40,9 @@ SCHEMA = 2
 _KIND = "index"
 _HEAD_BYTES = 128  # holds the checksum
 _LOG = logging.getLogger(__name__)
-_DECODER = msgspec.json.Decoder(Tables)
+_Encoded = dict[str, dict[str, msgspec.Raw]]
+_ENTRIES = msgspec.json.Decoder(_Encoded)
+_ENTRY = msgspec.json.Decoder(dict[str, Any])
 
 
 def _add_tags_and_metadata(tables: Tables) -> Tables:
@@ -52,7 +62,7 @@ def _add_tags_and_metadata(tables: Tables) -> Tables:
 
 def _add_versions_and_expiry(tables: Tables) -> Tables:
     """From schema 1, in which nothing expired and a name had one window."""
-    kept: dict[str, Any] = {"pinned": False, "expires_at": None}
+    kept: dict[str, Any] = {"pinned": False, "ttl_s": None, "expires_at": None}
     missing: dict[str, dict[str, Any]] = {
         "sessions": {**kept, "policy": None},
         "windows": {**kept, "version": 1, "superseded": False},
@@ -64,6 +74,21 @@ def _add_versions_and_expiry(tables: Tables) -> Tables:
 
 
 _MIGRATIONS = {0: _add_tags_and_metadata, 1: _add_versions_and_expiry}
+
+
+@dataclass(frozen=True)
+class _Generation:
+    """One state of the index: its entries, and the bytes of each in the file.
+
+    `encoded` has the bytes of those entries of `tables` that are the very same objects.
+    """
+
+    schema: int
+    tables: Tables
+    encoded: _Encoded
+
+
+_EMPTY = _Generation(SCHEMA, {}, {})
 
 
 class IndexFile:
@@ -90,7 +115,7 @@ class IndexFile:
         )
         # What a read of the file would give, under what identifies its content. The times of a
         # file are too coarse and inodes are used again, so the head with the checksum is in it.
-        self._cache: tuple[tuple[int, int, int, bytes], Tables] | None = None
+        self._cache: tuple[tuple[int, int, int, bytes] | None, _Generation] = None, _EMPTY
         self._swept = False
 
     def read(self) -> Tables:
@@ -106,10 +131,10 @@ class IndexFile:
             A newer release wrote it.
         """
         try:
-            return dict(self._load())
+            return dict(self._load().tables)
         except IndexCorruptError:
             with self._locked():
-                return dict(self._load_or_recover())
+                return dict(self._load_or_recover().tables)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Tables]:
@@ -127,13 +152,14 @@ class IndexFile:
         """
         with self._locked():
             before = self._load_or_recover()
-            tables = dict(before)
+            tables = dict(before.tables)
             yield tables
-            if tables != before:
-                self._commit(tables)
+            if tables != before.tables:
+                with self._replaceable():
+                    self._commit(tables, before)
 
     def forget_previous(self) -> None:
-        """Make the generation before equal to the present one: nothing is left of what was removed.
+        """Leave nothing of what was removed: not in the generation before, not in older schemas.
 
         Raises
         ------
@@ -141,47 +167,68 @@ class IndexFile:
             As `transaction` does.
         """
         with self._locked():
-            self._load_or_recover()
+            present = self._load_or_recover()
             if self.path.exists():  # a copy and no link: the one is there in case the other rots
-                files.write_atomic(self.previous, self.path.read_bytes())
+                files.write_atomic(self.previous, read_bytes(self.path))
+            for backup in self.path.parent.glob("index.schema-*.json"):
+                self._thin(backup, present.tables)
 
-    def _commit(self, tables: Tables) -> None:
-        data = files.seal_document(_KIND, SCHEMA, tables)
+    def _thin(self, backup: Path, present: Tables) -> None:
+        """Keep of a backup what is in the present tables; all goes where it cannot be read."""
+        try:
+            document = files.open_document(read_bytes(backup), _KIND, SCHEMA, backup.name)
+            entries = _ENTRIES.decode(document.body)
+        except (IndexCorruptError, msgspec.MsgspecError):
+            remove(backup)
+            return
+        kept = {
+            table: {key: raw for key, raw in found.items() if key in present.get(table, {})}
+            for table, found in entries.items()
+        }
+        files.write_checked(backup, _KIND, document.schema, kept)
+
+    def _commit(self, tables: Tables, before: _Generation) -> None:
+        encoded = _encode(tables, before)
+        data = files.seal_document(_KIND, SCHEMA, encoded)
         if self.path.exists():
             files.keep_copy(self.path, self.previous)
+            if before.schema < SCHEMA:
+                backup = self.path.with_name(f"index.schema-{before.schema}.json")
+                files.keep_copy(self.path, backup)
         files.write_atomic(self.path, data)
-        self._cache = (_identity(self.path.stat(), data[:_HEAD_BYTES]), tables)
+        identity = _identity(self.path.stat(), data[:_HEAD_BYTES])
+        self._cache = identity, _Generation(SCHEMA, tables, encoded)
 
-    def _load(self) -> Tables:
-        """Return the tables of the present generation, parsed once."""
+    def _load(self) -> _Generation:
+        """Return the present generation, of which is decoded what was not yet."""
+        known, latest = self._cache
         try:
-            with self.path.open("rb") as file:
+            with patiently(lambda: self.path.open("rb")) as file:
                 head = file.read(_HEAD_BYTES)
                 identity = _identity(os.fstat(file.fileno()), head)
-                cache = self._cache
-                if cache is not None and cache[0] == identity:
-                    return cache[1]
+                if known == identity:
+                    return latest
                 data = head + file.read()
         except FileNotFoundError as error:
             if self.previous.exists():
                 raise IndexCorruptError(f"{self.path.name} is missing.") from error
-            return {}
-        tables = _parse(data, self.path.name)
-        self._cache = (identity, tables)
-        return tables
+            return _EMPTY
+        generation = _parse(data, self.path.name, latest)
+        self._cache = identity, generation
+        return generation
 
-    def _load_or_recover(self) -> Tables:
-        """Under the lock: return the tables, from the last good generation if need be."""
+    def _load_or_recover(self) -> _Generation:
+        """Under the lock: return the present generation, or the last good one if need be."""
         try:
             return self._load()
         except IndexCorruptError as error:  # and still so: nobody else has recovered it meanwhile
             return self._recover(error)
 
-    def _recover(self, error: IndexCorruptError) -> Tables:
+    def _recover(self, error: IndexCorruptError) -> _Generation:
         """Put the generation before in the place of a damaged one, which is kept."""
         try:
-            data = self.previous.read_bytes()
-            tables = _parse(data, self.previous.name)
+            data = read_bytes(self.previous)
+            generation = _parse(data, self.previous.name, _EMPTY)
         except (OSError, IndexCorruptError) as second:
             raise IndexCorruptError(
                 f"The index cannot be read: {error.message} {self.previous.name} does not help.",
@@ -200,7 +247,7 @@ class IndexFile:
             f"change may be missing; {aside}."
         )
         _LOG.warning(self.warning)
-        return tables
+        return generation
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -220,6 +267,19 @@ class IndexFile:
             self._writer = None
             self._thread_lock.release()
 
+    @contextlib.contextmanager
+    def _replaceable(self) -> Iterator[None]:
+        """Say what can be done where Windows does not let the file be replaced."""
+        try:
+            yield
+        except PermissionError as error:
+            if not portable.WINDOWS:
+                raise
+            raise IndexBusyError(
+                f"Another program has {self.path.name} open, so it cannot be replaced.",
+                hint="Close what shows it; a virus scanner or a backup is soon done.",
+            ) from error
+
     def _busy(self) -> IndexBusyError:
         return IndexBusyError(
             f"Another process or thread has held the index for {self._timeout_s:g} s."
@@ -237,11 +297,40 @@ def _identity(status: os.stat_result, head: bytes) -> tuple[int, int, int, bytes
     return status.st_mtime_ns, status.st_size, status.st_ino, head
 
 
-def _parse(data: bytes, name: str) -> Tables:
+def _parse(data: bytes, name: str, latest: _Generation) -> _Generation:
+    """Read a generation; entries whose bytes are those of the latest one are taken from there."""
     document = files.open_document(data, _KIND, SCHEMA, name)
+    tables: Tables = {}
+    encoded: _Encoded = {}
     try:
-        tables = _DECODER.decode(document.body)
+        for table, found in _ENTRIES.decode(document.body).items():
+            entries = tables[table] = {}
+            known, raws = latest.tables.get(table, {}), latest.encoded.get(table, {})
+            kept = encoded[table] = {}
+            for key, raw in found.items():
+                if raws.get(key) == raw:
+                    entries[key], kept[key] = known[key], raws[key]
+                else:
+                    # A copy: the raw bytes are a view, which would keep the whole file in memory.
+                    entries[key], kept[key] = _ENTRY.decode(raw), raw.copy()
     except msgspec.ValidationError as error:
         raise IndexCorruptError(f"{name} is damaged: {error}.", file=name) from error
-    migrated: Tables = files.migrate(tables, document.schema, SCHEMA, _MIGRATIONS)
-    return migrated
+    if document.schema < SCHEMA:
+        tables = files.migrate(tables, document.schema, SCHEMA, _MIGRATIONS)
+        encoded = {}
+    return _Generation(document.schema, tables, encoded)
+
+
+def _encode(tables: Tables, before: _Generation) -> _Encoded:
+    """Return the bytes of all entries, of which those that have not changed are there already."""
+    encoded: _Encoded = {}
+    for table, entries in tables.items():
+        encoded[table] = raws = dict(before.encoded.get(table, {}))
+        known = before.tables.get(table, {}) if raws else {}
+        # Thousands of entries, of which one or two are others: told apart without a Python loop.
+        same = map(operator.is_, entries.values(), map(known.get, entries))
+        for key in itertools.compress(entries, map(operator.not_, same)):
+            raws[key] = msgspec.Raw(msgspec.json.encode(entries[key]))
+        for key in raws.keys() - entries.keys():
+            del raws[key]
+    return encoded

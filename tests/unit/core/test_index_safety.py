@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import filelock
+import msgspec
 import pytest
 from entries import make_session, make_window
 
@@ -246,23 +248,137 @@ def test_a_newer_index_is_refused_and_left_alone(index: Index, chat: Session) ->
     assert index.path.read_bytes() == before
 
 
+#: what each schema did not have yet, in sessions and in windows
+MISSING: dict[int, dict[str, tuple[str, ...]]] = {
+    0: {"sessions": ("tags", "metadata"), "windows": ("tags", "note")},
+    1: {
+        "sessions": ("pinned", "expires_at", "policy"),
+        "windows": ("pinned", "expires_at", "version", "superseded"),
+    },
+}
+
+
+def write_old(path: Path, schema: int) -> bytes:
+    """Write the index that a release of this schema would have, and return its bytes."""
+    tables = {
+        "sessions": {"s1": make_session("s1", "chat").to_dict()},
+        "windows": {id_: make_window(id_, f"paper {id_}").to_dict() for id_ in ("w1", "w2")},
+    }
+    for older, missing in MISSING.items():
+        for table, documents in tables.items():
+            for document in documents.values() if older >= schema else ():
+                for field in missing[table]:
+                    del document[field]
+    files.write_checked(path, "index", schema, tables)
+    return path.read_bytes()
+
+
 @pytest.mark.covers("SR-028", "SR-030")
-def test_an_index_of_schema_0_is_migrated_and_the_old_file_kept(index: Index, folder: Path) -> None:
-    session, window = make_session("s1", "chat").to_dict(), make_window("w1", "paper").to_dict()
-    for field in ("tags", "metadata"):
-        del session[field]
-    for field in ("tags", "note"):
-        del window[field]
-    tables = {"sessions": {"s1": session}, "windows": {"w1": window}}
-    files.write_checked(index.path, "index", 0, tables)
-    old = index.path.read_bytes()
+@pytest.mark.parametrize("schema", range(SCHEMA))
+def test_an_older_index_is_migrated_and_kept_as_it_was(
+    index: Index, folder: Path, schema: int
+) -> None:
+    old = write_old(index.path, schema)
+    backup = folder / f"index.schema-{schema}.json"
 
     assert index.require_session("chat") == make_session("s1", "chat")
     assert index.windows(tags=["x"]).items == []
+    assert index.path.read_bytes() == old  # looking changes nothing
     index.update_window("w1", lambda w: w.replace(tags=["x"]))
-    assert (folder / "index.prev.json").read_bytes() == old
-    assert Index(folder).windows(tags=["x"]).items == [make_window("w1", "paper", tags=["x"])]
+    assert backup.read_bytes() == old
+    for tokens in range(3):  # generations that push the old one out of index.prev.json
+        index.update_session("s1", lambda s, tokens=tokens: s.replace(tokens=tokens + 1))
+    assert backup.read_bytes() == old
+    again = Index(folder)
+    assert again.windows(tags=["x"]).items == [make_window("w1", "paper w1", tags=["x"])]
+    assert again.require_window("paper w2") == make_window("w2", "paper w2")
+    assert again.require_session("chat").tokens == 3
     assert f'{{"schema":{SCHEMA},'.encode() in index.path.read_bytes()
+
+
+def test_a_crash_before_the_migration_is_written_leaves_the_old_index(
+    index: Index, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = write_old(index.path, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write_atomic", broken)
+        with pytest.raises(OSError, match="broken"):
+            index.update_session("s1", lambda s: s.replace(tokens=1))
+    assert index.path.read_bytes() == old
+    Index(folder).update_session("s1", lambda s: s.replace(tokens=1))
+    assert (folder / "index.schema-1.json").read_bytes() == old
+
+
+def broken(*_: Any, **__: Any) -> None:
+    raise OSError(errno.EIO, "broken")
+
+
+def test_an_older_generation_that_helps_is_migrated_too(index: Index, folder: Path) -> None:
+    write_old(index.path, 1)
+    index.update_session("s1", lambda s: s.replace(tokens=1))
+    flip(index.path)
+    recovered = Index(folder)
+    assert recovered.require_session("chat").tokens == 0
+    recovered.update_session("s1", lambda s: s.replace(tokens=2))
+    assert Index(folder).require_session("chat").tokens == 2
+
+
+def test_nothing_of_what_was_removed_for_good_is_left_in_any_file(
+    index: Index, folder: Path
+) -> None:
+    write_old(index.path, 1)
+    index.remove_window("w1")
+    assert b"paper w1" in (folder / "index.schema-1.json").read_bytes()
+    index.forget_previous()
+    for path in folder.glob("*.json"):
+        data = path.read_bytes()
+        assert b"paper w1" not in data, path
+        assert b"paper w2" in data, path
+    shutil.copy(folder / "index.schema-1.json", index.path)  # the rest of it is still an index
+    assert Index(folder).windows().items == [make_window("w2", "paper w2")]
+
+
+def test_a_backup_that_cannot_be_read_is_not_left_to_hold_what_was_removed(
+    index: Index, folder: Path
+) -> None:
+    write_old(index.path, 1)
+    index.remove_window("w1")
+    os.truncate(folder / "index.schema-1.json", 900)
+    index.forget_previous()
+    assert not (folder / "index.schema-1.json").exists()
+
+
+# What is kept in memory
+
+
+def test_a_commit_encodes_what_has_changed_and_a_reader_decodes_that(
+    index: Index, folder: Path, chat: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(5):
+        index.add_window(make_window(f"w{number}"))
+    reader = Index(folder)
+    before = {w.id: w for w in reader.all_windows()}
+    encoded: list[Any] = []
+    encode = msgspec.json.encode
+
+    def noting(value: Any, **options: Any) -> bytes:
+        encoded.append(value)
+        return encode(value, **options)
+
+    monkeypatch.setattr("cwm_jupyter.core.indexfile.msgspec.json.encode", noting)
+    changed = index.update_window("w3", lambda w: w.replace(note="new"))
+    assert [each["id"] for each in encoded if isinstance(each, dict) and "id" in each] == ["w3"]
+
+    decoded: list[bytes] = []
+
+    class Noting:
+        def decode(self, raw: msgspec.Raw) -> Any:
+            decoded.append(bytes(raw))
+            return msgspec.json.decode(raw)
+
+    monkeypatch.setattr("cwm_jupyter.core.indexfile._ENTRY", Noting())
+    assert {w.id: w for w in reader.all_windows()} == {**before, "w3": changed}
+    assert decoded == [encode(changed.to_dict())]
 
 
 # Crowds
