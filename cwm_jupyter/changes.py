@@ -56,11 +56,12 @@ def change(values: Mapping[str, Given], unset: Iterable[str] = ()) -> SettingsRe
         audit = workspace.manager.audit if workspace else Audit(layers.settings.home)
         with ExitStack() as entries:
             for name, one in values.items():
+                noted = _noted(name, one.value)
                 entries.enter_context(
-                    audit.entry("settings", field=name, source=one.source, value=_noted(name, one))
+                    audit.entry("settings", field=name, source=one.source, value=noted)
                 )
             for name in unset:
-                entries.enter_context(audit.entry("unset-settings", field=name))
+                entries.enter_context(audit.entry("settings", field=name, source="unset"))
             _adopt(layers, workspace)
     return report(layers, (*values, *unset))
 
@@ -108,7 +109,7 @@ def write(file: SettingsFile, name: str, text: str | None) -> SettingsReport:
             hint=f"Change {name} there by hand.",
             field=name,
         )
-    old = path.read_text("utf-8") if path.exists() else ""
+    old = path.read_bytes().decode("utf-8-sig") if path.exists() else ""
     new = edited(old, name, value).encode()
     given = given_in(file, new)
     mode = path.stat().st_mode & 0o777 if path.exists() else 0o644 if file.project else 0o600
@@ -117,7 +118,7 @@ def write(file: SettingsFile, name: str, text: str | None) -> SettingsReport:
     others = {n: one for n, one in layers.files.items() if n != name}
     layers.with_files({**others, **given})  # is it right together with what else is given?
     audit = Audit(layers.settings.home)
-    noted = None if text is None else str(shown(name, text))
+    noted = None if text is None else _noted(name, text)
     with audit.entry("settings", field=name, source=str(file.path), value=noted):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_atomic(path, new, mode)
@@ -163,7 +164,7 @@ def _check_may_change(new: Settings, workspace: Workspace | None) -> None:
             )
 
 
-def _noted(name: str, given: Given) -> str:
+def _noted(name: str, value: Any) -> str:
     """Return a value as the audit log has it."""
-    value: Any = shown(name, given.value)
+    value = shown(name, value)
     return value if isinstance(value, str) else json.dumps(value, default=str)

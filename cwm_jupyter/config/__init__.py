@@ -1,11 +1,13 @@
 """Settings: what a user may choose, with defaults that are safe and work.
 
-Later layers win: defaults, then environment variables, then explicit arguments. The variable of a
-field is ``CWM_`` and its dotted name in capitals, as in ``CWM_STACK_CHUNK_TOKENS`` for
-``stack.chunk_tokens``; an empty variable counts as unset.
+Later layers win: defaults, the user's and the project's file, IPython's configuration, environment
+variables, and at last magics and arguments. The variable of a field is ``CWM_`` and its dotted name
+in capitals, as in ``CWM_STACK_CHUNK_TOKENS`` for ``stack.chunk_tokens``; an empty variable counts
+as unset.
 
 `load` makes checked settings. A process shares one object: `get_settings`, `set_settings` and
-`reset_settings`. Nothing here configures logging beyond the level of the package's own logger.
+`reset_settings`; `cwm_jupyter.changes` changes it while the process runs. Nothing here configures
+logging beyond the level of the package's own logger.
 """
 
 from cwm_jupyter.config.checks import check_url

@@ -77,7 +77,7 @@ def _nearest_project() -> Path | None:
     except (OSError, RuntimeError):  # the directory is gone, or there is no home
         return None
     for folder in (here, *here.parents):
-        if folder == home:
+        if folder in (home, home.resolve()):
             return None
         found = _in_folder(folder)
         if found is not None:

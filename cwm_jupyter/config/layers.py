@@ -25,7 +25,11 @@ __all__ = ["Layers", "from_mapping", "load", "load_layers", "of_settings"]
 
 
 class Layers(NamedTuple):
-    """What was given, from the layer that loses to the one that wins, and what comes of it."""
+    """What was given, from the layer that loses to the one that wins, and what comes of it.
+
+    The values are checked ones: a path is absolute, so that it stays the same where the working
+    directory changes.
+    """
 
     files: Mapping[str, Given]
     #: ``c.CWM`` in IPython's configuration
@@ -45,16 +49,23 @@ class Layers(NamedTuple):
 
     def with_files(self, files: Mapping[str, Given]) -> Layers:
         """Return these with other files; raises as `load` does."""
-        return self._replace(files=files)._resolved()
+        return self._replace(files=self._checked(files))._resolved()
 
     def with_configured(self, values: Mapping[str, Given]) -> Layers:
         """Return these with more of IPython's configuration; raises as `load` does."""
-        return self._replace(configured={**self.configured, **values})._resolved()
+        configured = {**self.configured, **self._checked(values)}
+        return self._replace(configured=configured)._resolved()
 
     def with_changes(self, values: Mapping[str, Given], unset: Iterable[str] = ()) -> Layers:
         """Return these with more changes, and some taken back; raises as `load` does."""
         kept = {name: one for name, one in self.changes.items() if name not in set(unset)}
-        return self._replace(changes={**kept, **values})._resolved()
+        return self._replace(changes={**kept, **self._checked(values)})._resolved()
+
+    def _checked(self, given: Mapping[str, Given]) -> dict[str, Given]:
+        return {
+            name: one._replace(value=checked(name, one, self.environ), from_text=False)
+            for name, one in given.items()
+        }
 
     def _resolved(self) -> Layers:
         """Return these with the settings that come of them."""
@@ -63,7 +74,7 @@ class Layers(NamedTuple):
         for name, one in given.items():
             section, _, leaf = name.rpartition(".")
             target = document.setdefault(section, {}) if section else document
-            target[leaf] = checked(name, one, self.environ)
+            target[leaf] = one.value
         settings = msgspec.convert(document, Settings)
         _check_servers(settings, given)
         return self._replace(settings=settings)
@@ -106,14 +117,11 @@ def load_layers(
 ) -> Layers:
     """Return all layers; parameters and errors are those of `load`."""
     environ = os.environ if environ is None else environ
-    return Layers(
-        files={name: one for file in files for name, one in read_file(file).items()},
-        configured={},
-        environment=_from_environment(environ),
-        changes=from_mapping(overrides or {}, ARGUMENT),
-        environ=environ,
-        read=files,
-        settings=Settings(),
+    bare = Layers({}, {}, {}, {}, environ, files, Settings())
+    return bare._replace(
+        files=bare._checked({n: one for file in files for n, one in read_file(file).items()}),
+        environment=bare._checked(_from_environment(environ)),
+        changes=bare._checked(from_mapping(overrides or {}, ARGUMENT)),
     )._resolved()
 
 

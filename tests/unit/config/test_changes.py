@@ -202,6 +202,17 @@ def test_a_wrong_change_changes_nothing(
     assert get_workspace().settings is get_settings() is before
 
 
+def test_a_change_does_not_move_a_relative_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CWM_HOME", "here")
+    home = get_workspace().settings.home
+    monkeypatch.chdir(tmp_path)
+    cwm.configure({"limits.max_tokens": 7})
+    assert cwm.settings().home == home
+    assert home.is_absolute()
+
+
 def test_settings_of_a_program_can_be_changed_too(home: Path) -> None:
     set_settings(load(overrides={"limits.max_tokens": 3, "home": home}))
     cwm.configure({"limits.probe_top": 5})

@@ -114,7 +114,11 @@ def test_the_nearest_projects_file_is_found_from_below(
     assert project_file() == SettingsFile(near, project=True)
 
 
-def test_the_home_directory_is_no_project(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_home_directory_is_no_project(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link").symlink_to(project.parent)
+    monkeypatch.setenv("HOME", str(tmp_path / "link"))
     private(project.parent / "cwm.toml", "[limits]\nmax_tokens = 5")
     assert find_files() == []
     monkeypatch.chdir(project.parent)
@@ -278,6 +282,12 @@ def test_what_another_field_needs_is_named(user: Path, project: Path, layer: str
     assert "CWM_VLLM_URL" in str(caught.value.hint)
     assert caught.value.context["field"] == "vllm.url"
     load({**environ, "CWM_VLLM_URL": url}, overrides, find_files())
+
+
+def test_a_wrong_value_is_refused_also_where_another_wins(user: Path, project: Path) -> None:
+    private(user / "cwm.toml", "[limits]\nmax_tokens = 0")
+    with pytest.raises(ConfigError, match=r"max_tokens cannot be 0"):
+        load({"CWM_LIMITS_MAX_TOKENS": "5"}, files=find_files())
 
 
 # --- what they may not say ------------------------------------------------------------------------
