@@ -123,6 +123,10 @@ class Purge:
             for session in going.sessions:
                 _check_removed(transaction.get_session(session.id), "session", session.name)
                 transaction.remove_session(session.id)
+            # One that was brought back, cloned and removed again meanwhile has left a clone.
+            entries = [*transaction.all_windows(), *transaction.all_sessions()]
+            stay = {entry.lineage_id for entry in entries}
+            going.lineages = [one for one in going.lineages if one not in stay]
         index.forget_previous()
 
     async def _clear_memory(self, going: Going) -> bool | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,6 @@ from cwm_jupyter.core.models import FreezeReport
 from cwm_jupyter.errors import WindowExistsError
 from cwm_jupyter.present import html, text
 from cwm_jupyter.present.branches import FORMS
-from cwm_jupyter.terminal import Terminal
 from cwm_jupyter.verbs import parse
 from cwm_jupyter.workspace import get_workspace
 
@@ -211,9 +211,11 @@ def test_the_functions(fake_stack: FakeStack) -> None:
 
 @pytest.mark.usefixtures("own_process")
 def test_the_verbs(fake_stack: FakeStack) -> None:
+    notes: list[object] = []
+
     def run(*arguments: str) -> Any:
         verb, parsed = parse(arguments, "cwm")
-        return verb.run(get_workspace(), parsed, Terminal)  # whose front end none of them asks
+        return verb.run(get_workspace(), parsed, SimpleNamespace(note=notes.append))
 
     cwm.session("main").say(QUESTION)
     cwm.freeze("paper", "main")
@@ -222,3 +224,10 @@ def test_the_verbs(fake_stack: FakeStack) -> None:
     assert [n.name for n in run("tree").nodes] == ["paper", "other"]
     assert run("tree", "other").window == "other"
     assert run("compare", "paper", "other").equal
+    cwm.freeze("paper", "main", update=True)
+    assert run("rm", "paper").version == 2
+    assert notes == ["paper is version 1 again."]
+    assert run("rm", "--undo", "paper").version == 2
+    run("rm", "paper@v1")
+    run("rm", "paper")
+    assert len(notes) == 1
