@@ -15,6 +15,7 @@ In a notebook ``%load_ext cwm_jupyter`` brings ``%%cwm``, ``%freeze`` and ``%tha
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from cwm_jupyter._version import __version__
@@ -23,70 +24,122 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from cwm_jupyter.api import (
+        FrozenWindow,
         LiveSession,
+        aexport_windows,
         afreeze,
+        aimport_windows,
         arepair,
         asession,
         athaw,
+        audit_log,
+        autofreeze,
         averify,
+        clone,
         collect_garbage,
+        compare,
+        configure,
+        delete,
         disk_usage,
+        distrust,
         doctor,
         down,
+        edit,
+        expire,
+        export_text,
+        export_windows,
         freeze,
+        import_windows,
         purge,
         remove,
+        remove_session,
         repair,
         restore,
+        restore_session,
+        rewind,
         rotate_key,
         session,
         sessions,
+        settings,
         show,
         status,
         thaw,
+        tree,
+        trust,
+        trusted_signers,
         up,
         verify,
+        verify_deleted,
+        window,
         windows,
     )
     from cwm_jupyter.errors import CWMError
+    from cwm_jupyter.notebook.panel import panel
 
 __all__ = [
     "CWMError",
+    "FrozenWindow",
     "LiveSession",
     "__version__",
+    "aexport_windows",
     "afreeze",
+    "aimport_windows",
     "arepair",
     "asession",
     "athaw",
+    "audit_log",
+    "autofreeze",
     "averify",
+    "clone",
     "collect_garbage",
+    "compare",
+    "configure",
+    "delete",
     "disk_usage",
+    "distrust",
     "doctor",
     "down",
+    "edit",
+    "expire",
+    "export_text",
+    "export_windows",
     "freeze",
+    "import_windows",
+    "panel",
     "purge",
     "remove",
+    "remove_session",
     "repair",
     "restore",
+    "restore_session",
+    "rewind",
     "rotate_key",
     "session",
     "sessions",
+    "settings",
     "show",
     "status",
     "thaw",
+    "tree",
+    "trust",
+    "trusted_signers",
     "up",
     "verify",
+    "verify_deleted",
+    "window",
     "windows",
 ]
+
+
+#: where public names are that are not in `cwm_jupyter.api`
+_ELSEWHERE = {"CWMError": "cwm_jupyter.errors", "panel": "cwm_jupyter.notebook.panel"}
 
 
 def __getattr__(name: str) -> Any:
     """Import the public names on first use: the servers and ``%load_ext`` need none of them."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from cwm_jupyter import api, errors
-
-    return getattr(errors if name == "CWMError" else api, name)
+    return getattr(import_module(_ELSEWHERE.get(name, "cwm_jupyter.api")), name)
 
 
 def __dir__() -> list[str]:

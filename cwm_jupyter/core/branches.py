@@ -23,7 +23,7 @@ from cwm_jupyter.core.family import Tree, family
 from cwm_jupyter.core.kept import KeptStore, Share
 from cwm_jupyter.core.library import Manifest
 from cwm_jupyter.core.models import Window, now
-from cwm_jupyter.core.names import check_name, check_tag
+from cwm_jupyter.core.names import check_name, check_tag, check_unicode
 from cwm_jupyter.core.parts import Parts
 from cwm_jupyter.core.verify import window_keys
 from cwm_jupyter.errors import (
@@ -78,6 +78,7 @@ class Branches:
         with self.parts.audit.entry("clone", window=name, new=new) as entry:
             new = check_name(new, "window")
             tags = [check_tag(tag) for tag in tags]
+            check_unicode(note, "note")
             source = await to_thread.run_sync(library.index.require_window, name)
             entry.names |= {"window": source.known_as, "new": new}
             if await to_thread.run_sync(library.index.find_window, new) is not None:

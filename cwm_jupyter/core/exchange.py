@@ -9,6 +9,7 @@ from contextlib import aclosing
 from cwm_jupyter.clients.vllm import Delta
 from cwm_jupyter.core.connection import ConnectedStack
 from cwm_jupyter.core.models import Reply
+from cwm_jupyter.core.names import check_unicode
 from cwm_jupyter.core.transcript import Transcript, render_turn
 from cwm_jupyter.errors import ContextFullError, ValidationError
 
@@ -60,7 +61,10 @@ class Exchange:
         ------
         ContextFullError
             The question does not fit into the model's context.
+        ValidationError
+            It is no valid text.
         """
+        check_unicode(question, "question")
         prompt = await render_turn(stack.engine, transcript, question)
         tokens = len(transcript.token_ids) + len(prompt)
         return cls(transcript, question, prompt, _room(tokens, max_tokens, max_context_tokens))

@@ -15,7 +15,7 @@ from anyio import to_thread
 
 from cwm_jupyter.core.lifetime import lasting, overdue, renewed, ttl_s
 from cwm_jupyter.core.models import Session, Window, now
-from cwm_jupyter.core.names import check_tag, name_key
+from cwm_jupyter.core.names import check_tag, check_unicode, name_key
 from cwm_jupyter.core.outcomes import ExpireReport, Expiry, ExpiryKind, ExpiryOutcome
 from cwm_jupyter.core.parts import Parts
 from cwm_jupyter.errors import SessionBusyError, SessionNotFoundError, ValidationError
@@ -53,6 +53,7 @@ class _Edit:
         ttl_s(self.ttl)
         for tag in self.add_tags:
             check_tag(tag)
+        check_unicode(self.note or "", "note")
 
     def of(self, entry: _Entry) -> _Entry:
         """Return the entry with the changes."""

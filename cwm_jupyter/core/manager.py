@@ -17,12 +17,18 @@ from anyio import to_thread
 
 from cwm_jupyter.config import Settings
 from cwm_jupyter.core import conversation
+from cwm_jupyter.core.archive.archives import Archives
+from cwm_jupyter.core.ask import Questions
 from cwm_jupyter.core.audit import Audit
+from cwm_jupyter.core.autofreeze import AutoFreeze
 from cwm_jupyter.core.branches import Branches
 from cwm_jupyter.core.chunks import ChunkStore
 from cwm_jupyter.core.connection import ConnectedStack
+from cwm_jupyter.core.deletion import Deletion
+from cwm_jupyter.core.exchange import check_sampling
 from cwm_jupyter.core.freeze import Freeze
 from cwm_jupyter.core.job import Job
+from cwm_jupyter.core.keeping import Keeping
 from cwm_jupyter.core.kept import kept
 from cwm_jupyter.core.library import Library
 from cwm_jupyter.core.lifetime import lasting, renewed, ttl_s
@@ -39,10 +45,10 @@ from cwm_jupyter.core.models import (
     WindowStatus,
     now,
 )
-from cwm_jupyter.core.names import check_name, check_tag, name_key, numbered
+from cwm_jupyter.core.names import check_name, check_tag, check_unicode, name_key
 from cwm_jupyter.core.parts import Parts
-from cwm_jupyter.core.purge import Purge
 from cwm_jupyter.core.query import Query
+from cwm_jupyter.core.reference import Reference
 from cwm_jupyter.core.repair import Repair
 from cwm_jupyter.core.reports import (
     DiskUsage,
@@ -51,17 +57,18 @@ from cwm_jupyter.core.reports import (
     RepairReport,
     VerifyReport,
 )
+from cwm_jupyter.core.restore import Restore
 from cwm_jupyter.core.rotation import RotationReport, rotate_key
 from cwm_jupyter.core.status import Status
 from cwm_jupyter.core.thaw import Thaw
 from cwm_jupyter.core.transcript import Transcript
+from cwm_jupyter.core.turns import Turns
+from cwm_jupyter.core.unused import require_unused, unused_name
 from cwm_jupyter.core.upkeep import Upkeep
 from cwm_jupyter.core.verify import Verify
 from cwm_jupyter.errors import (
-    CWMError,
     KVStoreError,
     SessionExistsError,
-    StackDownError,
     ValidationError,
     WindowExistsError,
     WindowNotFoundError,
@@ -98,8 +105,14 @@ class Manager:
         self.library = library
         self.audit = Audit(library.home)
         self.parts = Parts(library, connect, store, settings, self.audit)
+        self.archives = Archives(self.parts)
         self.branches = Branches(self.parts)
+        self.keeping = Keeping(self.parts)
+        self.autofreeze = AutoFreeze(self.parts, self.freeze)
+        self.deletion = Deletion(self.parts)
         self._status = Status(self.parts)
+        self.questions = Questions(self.parts)
+        self.turns = Turns(self.parts)
         self._connect = connect
         self._store = store
 
@@ -139,6 +152,8 @@ class Manager:
             name = check_name(name, "session")
             if system is not None:
                 messages = [Message(role="system", content=system), *messages]
+            for message in messages:
+                check_unicode(message.content, f"{message.role} message")
             if await to_thread.run_sync(self.library.index.find_session, name) is not None:
                 raise SessionExistsError(
                     f"There is a session {name!r} already.",
@@ -182,9 +197,10 @@ class Manager:
         with self.audit.entry("remove-session", session=name) as entry:
             session = await to_thread.run_sync(index.require_session, name)
             entry.names["session"] = session.name
-            return await to_thread.run_sync(
-                index.update_session, session.id, lambda s: s.to("deleted")
-            )
+            with self.library.using(session):  # or a turn that ends later would bring it back
+                return await to_thread.run_sync(
+                    index.update_session, session.id, lambda s: s.to("deleted")
+                )
 
     async def say(
         self,
@@ -203,15 +219,13 @@ class Manager:
         ``limits.max_tokens``.
         """
         limits = self.settings.limits
-        if max_tokens is not None and max_tokens < 1:
-            raise ValidationError(f"max_tokens must be at least 1, not {max_tokens}.")
-        if not 0 <= temperature <= 2:
-            raise ValidationError(f"temperature must be from 0 to 2, not {temperature:g}.")
+        check_sampling(max_tokens, temperature)
         message = await to_thread.run_sync(
             partial(conversation.compose, text, files, max_bytes=limits.max_file_bytes)
         )
         found = await self.session(session)
         stack = await self._connect()
+        await self.autofreeze.settled(found)
         with self.library.using(found):
             return await conversation.say(
                 stack,
@@ -271,6 +285,7 @@ class Manager:
         with self.audit.entry("freeze", window=name, session=session) as entry:
             name = check_name(name, "window")
             tags = [check_tag(tag) for tag in tags]
+            check_unicode(note, "note")
             lasts_s = ttl_s(self.settings.limits.window_ttl if ttl is None else ttl)
             holder = await to_thread.run_sync(self.library.index.find_window, name)
             if holder is not None and not (update and name_key(holder.name) == name_key(name)):
@@ -282,6 +297,7 @@ class Manager:
             found = await self.session(session)
             stack = await self._connect()
             stack.keeper()
+            await self.autofreeze.settled(found)
             with self.library.using(found):
                 freeze = Freeze(
                     stack=stack,
@@ -311,10 +327,18 @@ class Manager:
         accept_unknown: Collection[str] = (),
         job: Job | None = None,
     ) -> ThawReport:
-        """Restore a window into a new session, see `cwm_jupyter.core.thaw.Thaw.run`.
+        """Restore a window into a new session, see `cwm_jupyter.core.restore.Restore.run`.
 
-        `as_session` names the session; without it the window's name is taken, with a number where
-        a session has it already.
+        Parameters
+        ----------
+        name
+            Of the window; ``NAME@3`` goes back to the end of its turn 3.
+        as_session
+            Names the session; None is the window's name, with a number where a session has it.
+        recompute, accept_engine, accept_unknown
+            What to do where the engine is another one.
+        job
+            Told of the stages; may be cancelled.
 
         Raises
         ------
@@ -325,47 +349,25 @@ class Manager:
         """
         job = job or Job(f"thaw {name}")
         with self.audit.entry("thaw", window=name, session=as_session) as entry:
-            window = await to_thread.run_sync(self.library.index.require_window, name)
-            session_name = await to_thread.run_sync(self._free_session_name, window, as_session)
-            entry.names |= {"window": window.name, "session": session_name}
+            place, index = Reference.parse(name), self.library.index
+            window = await to_thread.run_sync(index.require_window, place.window)
+            if as_session is None:
+                session = await to_thread.run_sync(unused_name, index, window.name)
+            else:
+                session = await to_thread.run_sync(require_unused, index, as_session)
+            thawed = str(place._replace(window=window.known_as))
+            entry.names |= {"window": thawed, "session": session}
             stack = await self._connect()
             stack.keeper()
-            thaw = Thaw(
-                stack=stack,
-                library=self.library,
-                window=window,
-                job=job,
-                probe_top=self.settings.limits.probe_top,
-                probe_tolerance=self.settings.limits.probe_tolerance,
-                prefetch_timeout_s=self.settings.lmcache.prefetch_timeout_s,
-                durable_timeout_s=self.settings.storage.durable_timeout_s,
-                session_ttl_s=ttl_s(self.settings.limits.session_ttl),
-            )
-            report = await thaw.run(
-                session_name,
+            restore = Restore(self.parts, stack, window, place.turn, job)
+            report = await Thaw(restore).run(
+                session,
                 recompute=recompute,
                 accept_engine=accept_engine,
                 accept_unknown=accept_unknown,
             )
             entry.size_bytes = report.size_bytes
             return report
-
-    def _free_session_name(self, window: Window, wanted: str | None) -> str:
-        index = self.library.index
-        if wanted is not None:
-            wanted = check_name(wanted, "session")
-            if index.find_session(wanted) is not None:
-                raise SessionExistsError(
-                    f"There is a session {wanted!r} already.",
-                    hint="Choose another name with --as NAME.",
-                    session=wanted,
-                )
-            return wanted
-        name, number = window.name, 1
-        while index.find_session(name) is not None:
-            number += 1
-            name = numbered(window.name, number)
-        return name
 
     async def windows(self, query: Query | None = None, **asked: Any) -> Page:
         """List windows, see `cwm_jupyter.core.index.Index.windows`."""
@@ -422,9 +424,7 @@ class Manager:
             raise WindowNotFoundError(name, [w.known_as for w in deleted])
         # Of one window's versions the newest is deleted first, so the oldest was deleted last.
         latest = min((w for w in found if w.series == found[0].series), key=lambda w: w.version)
-        return index.update_window(
-            latest.id, lambda w: renewed(w.to(w.previous_state or "intact"))
-        )
+        return index.update_window(latest.id, lambda w: renewed(w.to(w.previous_state or "intact")))
 
     # Upkeep
 
@@ -489,22 +489,8 @@ class Manager:
             return report
 
     async def purge(self, names: Sequence[str] = (), *, dry_run: bool = False) -> PurgeReport:
-        """Delete for good what was removed, see `cwm_jupyter.core.purge.Purge.run`."""
-        stack, down = None, False
-        try:
-            stack = await self._connect()
-        except StackDownError:
-            down = True
-        except CWMError:  # one that hangs must not keep anything from being deleted
-            pass
-        purge = Purge(self.library, kept(self._store), stack, down)
-        if dry_run:
-            return await purge.run(names, dry_run=True)
-        with self.audit.entry("purge", windows=names or None) as entry:
-            report = await purge.run(names)
-            entry.names |= {"windows": report.windows, "sessions": report.sessions}
-            entry.size_bytes = report.freed_bytes
-            return report
+        """Delete for good what was removed, see `cwm_jupyter.core.deletion.Deletion.purge`."""
+        return await self.deletion.purge(names, dry_run=dry_run)
 
     async def rotate_key(self, *, job: Job | None = None) -> RotationReport:
         """Change the key of what is encrypted, see `cwm_jupyter.core.rotation.rotate_key`."""

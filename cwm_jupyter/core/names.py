@@ -20,6 +20,7 @@ __all__ = [
     "check_id",
     "check_name",
     "check_tag",
+    "check_unicode",
     "name_key",
     "new_id",
     "numbered",
@@ -85,6 +86,25 @@ def check_tag(tag: str) -> str:
             _refuse_character("tag", tag, position, character)
     _check_ends(tag, "tag")
     return tag
+
+
+def check_unicode(text: str, what: str) -> str:
+    """Return `text` if it can be written down: a note, a question, a system message.
+
+    Raises
+    ------
+    ValidationError
+        It has a half of a character (a lone surrogate), as bytes that are no UTF-8 become.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValidationError(
+            f"The {what} is no valid text: {_spelled(text[error.start])} at position "
+            f"{error.start + 1}.",
+            hint="It may have been read with another encoding than it was written in.",
+        ) from None
+    return text
 
 
 def check_id(value: str, what: str = "window") -> str:
