@@ -3,9 +3,9 @@
 Results go to stdout, everything else (progress, notes, errors) to stderr. With ``--json``, which
 may stand anywhere, the last line of stdout is one JSON object or array, and nothing else is there.
 
-Exit status: 0, done; 1, it failed, or ``doctor`` found an error; 2, the command line makes no
-sense; 3, a window was thawed, but less of it came from cache than was frozen, ``verify`` found one
-damaged, or the audit log is not as it was written; 130, interrupted.
+Exit status: 0, done; 1, it failed, a question got no answer, or ``doctor`` found an error; 2, the
+command line makes no sense; 3, a window was thawed, but less of it came from cache than was frozen,
+``verify`` found one damaged, or the audit log is not as it was written; 130, interrupted.
 """
 
 from __future__ import annotations
@@ -69,12 +69,13 @@ def _run(arguments: Sequence[str], as_json: bool) -> int:
     workspace = Workspace()
     try:
         value = verb.run(workspace, parsed, terminal)
+        if as_json:
+            print(json.dumps(_document(value)), flush=True)
+        else:
+            terminal.show(value)
+        terminal.finish()
     finally:
         workspace.close()
-    if as_json:
-        print(json.dumps(_document(value)))
-    else:
-        terminal.show(value)
     return _exit_status(value)
 
 
@@ -90,13 +91,21 @@ def _document(value: Any) -> Any:
 
 
 def _exit_status(value: Any) -> int:
+    from cwm_jupyter.core.answers import AskReport
     from cwm_jupyter.core.audit import AuditReport
-    from cwm_jupyter.core.models import ThawReport
+    from cwm_jupyter.core.models import Restored
+    from cwm_jupyter.core.outcomes import DeletedReport
     from cwm_jupyter.core.reports import VerifyReport
 
-    if isinstance(value, ThawReport) and not (value.complete or value.recompute):
+    if isinstance(value, AskReport):
+        if any(answer.reply is None for answer in value.answers):
+            return _FAILED
+        value = value.restored
+    if isinstance(value, Restored) and not (value.complete or value.recompute):
         return _INCOMPLETE
     if isinstance(value, VerifyReport) and not value.intact:
+        return _INCOMPLETE
+    if isinstance(value, DeletedReport) and not value.gone:
         return _INCOMPLETE
     if isinstance(value, AuditReport) and value.intact is not True:
         return _INCOMPLETE

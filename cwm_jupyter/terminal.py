@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import shutil
 import sys
 import threading
@@ -9,9 +10,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
+from cwm_jupyter.afterwards import Afterwards
 from cwm_jupyter.core.job import Job, JobState
 from cwm_jupyter.core.models import Reply
 from cwm_jupyter.current import CurrentSession
+from cwm_jupyter.errors import UsageError
 from cwm_jupyter.layout import printable
 from cwm_jupyter.present import footer, text
 from cwm_jupyter.progress import Progress, ticking
@@ -21,7 +24,7 @@ __all__ = ["Terminal"]
 _CLEAR = "\r\x1b[K"
 
 
-class Terminal:
+class Terminal(Afterwards):
     """Results and answers go to one stream, all else to another.
 
     Parameters
@@ -34,6 +37,7 @@ class Terminal:
     """
 
     def __init__(self, out: TextIO, err: TextIO, current: CurrentSession) -> None:
+        super().__init__()
         self._out, self._err = out, err
         self._current = current
         self._lock = threading.Lock()
@@ -57,6 +61,15 @@ class Terminal:
     def read(self) -> str:
         """Return standard input."""
         return sys.stdin.read()
+
+    def secret(self, prompt: str) -> str:
+        """Ask for a passphrase, which is not shown."""
+        if not sys.stdin.isatty():
+            raise UsageError(
+                "There is no terminal to ask for the passphrase in.",
+                hint="Name an environment variable that holds it: --passphrase-env VARIABLE.",
+            )
+        return getpass.getpass(prompt)
 
     @contextmanager
     def progress(self) -> Iterator[Callable[[JobState], None]]:

@@ -232,9 +232,10 @@ class Workspace:
         return await asyncio.wrap_future(self.start(work, *args))
 
     def close(self) -> None:
-        """Close the clients and end the background thread."""
+        """Close the clients and end the background thread, once no session is being frozen."""
         with self._lock:
             if self._portal is not None:
+                self._portal.call(self.manager.autofreeze.finished)
                 self._portal.call(self.disconnect)
             self._exit.close()
             self._portal = None

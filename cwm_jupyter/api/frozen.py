@@ -41,6 +41,7 @@ def freeze(
     *,
     tags: Sequence[str] = (),
     note: str = "",
+    ttl: str | None = None,
     update: bool = False,
     job: Job | None = None,
 ) -> FreezeReport:
@@ -54,6 +55,9 @@ def freeze(
         None is the session that the magics use in this notebook, or ``main``.
     tags, note
         For finding it again.
+    ttl
+        How long it stays after its last use, as in ``7d``, or ``never``; None is the setting
+        ``limits.window_ttl``.
     update
         Make a new version of the window that has the name, if there is one; that stays, as
         ``NAME@vN``.
@@ -73,7 +77,7 @@ def freeze(
     --------
     >>> cwm.freeze("paper", tags=["draft"])  # doctest: +SKIP
     """
-    return get_workspace().run(_freezing(name, session, tags, note, update, job))
+    return get_workspace().run(_freezing(name, session, tags, note, ttl, update, job))
 
 
 async def afreeze(
@@ -82,11 +86,12 @@ async def afreeze(
     *,
     tags: Sequence[str] = (),
     note: str = "",
+    ttl: str | None = None,
     update: bool = False,
     job: Job | None = None,
 ) -> FreezeReport:
     """As `freeze`, awaited."""
-    return await get_workspace().arun(_freezing(name, session, tags, note, update, job))
+    return await get_workspace().arun(_freezing(name, session, tags, note, ttl, update, job))
 
 
 def _freezing(
@@ -94,6 +99,7 @@ def _freezing(
     session: str | None,
     tags: Sequence[str],
     note: str,
+    ttl: str | None,
     update: bool,
     job: Job | None,
 ) -> Callable[[], Awaitable[FreezeReport]]:
@@ -103,6 +109,7 @@ def _freezing(
         session or shared.name,
         tags=tags,
         note=note,
+        ttl=ttl,
         update=update,
         job=job,
     )
@@ -122,7 +129,7 @@ def thaw(
     Parameters
     ----------
     name
-        Of the window.
+        Of the window; ``NAME@3`` goes back to the end of its turn 3.
     as_session
         Name of the session; None is the window's, with a number where it is taken.
     recompute

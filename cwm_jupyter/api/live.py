@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import warnings
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import Future, wait
 from functools import partial
 from pathlib import Path
 
 from anyio import to_thread
 
 from cwm_jupyter.api.frozen import afreeze, freeze
-from cwm_jupyter.core.models import FreezeReport, Message, Page, Reply, Session, ThawReport
+from cwm_jupyter.core.models import FreezeReport, Message, Page, Reply, Session, ThawReport, Window
+from cwm_jupyter.core.outcomes import AutoFreezeReport
 from cwm_jupyter.core.query import Query
+from cwm_jupyter.core.reference import Reference
+from cwm_jupyter.core.turns import until
 from cwm_jupyter.current import shared
 from cwm_jupyter.errors import CWMError, SessionExistsError, ValidationError
 from cwm_jupyter.present import html, text
@@ -39,6 +44,8 @@ class LiveSession:
     def __init__(self, name: str, report: ThawReport | None = None) -> None:
         self.name = name
         self.report = report
+        #: the freeze that its policy began after the last answer, see `autofreeze`
+        self.freezing: Future[AutoFreezeReport | None] | None = None
 
     @property
     def record(self) -> Session:
@@ -65,6 +72,9 @@ class LiveSession:
     ) -> Reply:
         """Say something and return the answer.
 
+        Where a policy says so (`autofreeze`), the session is frozen once it is returned, in the
+        background: `freezing` is its future, and the next turn waits for it. A failure is logged.
+
         Parameters
         ----------
         text
@@ -87,8 +97,11 @@ class LiveSession:
         ContextFullError
             The conversation would not fit into the model's context.
         """
+        if self.freezing is not None:
+            wait([self.freezing])
+        self._go_on()
         saying = self._saying(text, files, max_tokens, temperature, seed, on_text)
-        return get_workspace().run(saying)
+        return self._said(get_workspace().run(saying))
 
     async def asay(
         self,
@@ -101,8 +114,11 @@ class LiveSession:
         on_text: Callable[[str], None] | None = None,
     ) -> Reply:
         """As `say`, awaited."""
+        if self.freezing is not None:
+            await asyncio.wait([asyncio.wrap_future(self.freezing)])
+        self._go_on()
         saying = self._saying(text, files, max_tokens, temperature, seed, on_text)
-        return await get_workspace().arun(saying)
+        return self._said(await get_workspace().arun(saying))
 
     def _saying(
         self,
@@ -123,6 +139,25 @@ class LiveSession:
             seed=seed,
             on_text=on_text,
         )
+
+    def _said(self, reply: Reply) -> Reply:
+        """Return an answer; where the session is to be frozen by itself, that begins now."""
+        if reply.freeze_due:
+            workspace = get_workspace()
+            self.freezing = workspace.start(workspace.manager.autofreeze.run_unattended, self.name)
+        return reply
+
+    def _go_on(self) -> None:
+        """Go on in the fresh session, if a freeze has begun one."""
+        freezing = self.freezing
+        if freezing is None or freezing.cancelled() or freezing.exception() is not None:
+            return
+        report = freezing.result()
+        if report is None or report.fresh_session is None or report.session != self.name:
+            return
+        if shared.name == self.name:
+            shared.use(report.fresh_session)
+        self.name = report.fresh_session
 
     def freeze(
         self, name: str, *, tags: Sequence[str] = (), note: str = "", update: bool = False
@@ -169,8 +204,9 @@ def session(
     messages
         A conversation to go on from: `Message` or dicts with ``role`` and ``content``.
     from_window
-        A window that the session is thawed from; what was measured is in `LiveSession.report`, and
-        if less came from cache than was frozen there is a warning.
+        A window that the session is thawed from, or ``NAME@3`` for the end of its turn 3; what was
+        measured is in `LiveSession.report`, and if less came from cache than was frozen there is a
+        warning.
 
     Raises
     ------
@@ -233,8 +269,12 @@ async def _check_beginning(
     """Refuse to take a session for another one."""
     if from_window is not None:
         index = get_workspace().library.index
-        window = await to_thread.run_sync(index.require_window, from_window)
-        same = found.window_id == window.id
+        place = Reference.parse(from_window)
+        window = await to_thread.run_sync(index.require_window, place.window)
+        if place.turn is None:
+            same = found.window_id == window.id
+        else:
+            same = await to_thread.run_sync(_came_from, found, window, place.turn)
     else:
         transcript = await to_thread.run_sync(get_workspace().library.transcript, found)
         said = transcript.messages
@@ -245,6 +285,15 @@ async def _check_beginning(
             hint="Choose another name.",
             session=found.name,
         )
+
+
+def _came_from(found: Session, window: Window, turn: int) -> bool:
+    """Return whether a session's tokens begin with those up to the end of a window's turn."""
+    library = get_workspace().library
+    manifest = library.manifest(window)
+    wanted = until(manifest.transcript, turn, f"window {window.known_as!r}").token_ids
+    said = library.transcript(found).token_ids
+    return found.lineage_id == window.lineage_id and said[: len(wanted)] == wanted
 
 
 def _message(message: Message | Mapping[str, str]) -> Message:

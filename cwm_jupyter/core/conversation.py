@@ -1,21 +1,21 @@
-"""One turn of a conversation: render what is new, generate, append what the engine produced."""
+"""One turn of a conversation: say something, and keep what the engine produced."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import anyio
 from anyio import to_thread
 
-from cwm_jupyter.clients.vllm import Delta
 from cwm_jupyter.core.connection import ConnectedStack
+from cwm_jupyter.core.exchange import Exchange, reply
 from cwm_jupyter.core.library import Library
+from cwm_jupyter.core.lifetime import renewed
 from cwm_jupyter.core.models import Reply, Session, now
-from cwm_jupyter.core.transcript import Transcript, render_turn
-from cwm_jupyter.errors import ContextFullError, ValidationError
+from cwm_jupyter.core.policy import is_due
+from cwm_jupyter.core.transcript import Transcript
+from cwm_jupyter.errors import ValidationError
 
 __all__ = ["compose", "say"]
 
@@ -103,116 +103,48 @@ async def say(
         session.to("active")  # refuses before anything is generated
     transcript = await to_thread.run_sync(library.transcript, session)
     facts = await stack.facts()
-    prompt = await render_turn(stack.engine, transcript, text)
-    token_ids = [*transcript.token_ids, *prompt]
-    max_tokens = _room(len(token_ids), max_tokens, facts.max_context_tokens)
+    exchange = await Exchange.prepare(
+        stack,
+        transcript,
+        text,
+        max_tokens=max_tokens,
+        max_context_tokens=facts.max_context_tokens,
+    )
     salt = library.lineages.salt(session.lineage_id, facts.fingerprint)
-    answer = _Answer(on_text)
 
-    def record() -> Transcript:
-        extended = transcript.extended(
-            question=text,
-            prompt=prompt,
-            answer="".join(answer.pieces),
-            generated=answer.token_ids,
-            cached_tokens=answer.cached_tokens,
-            ttft_s=answer.ttft_s,
-            total_s=time.perf_counter() - answer.started,
-            finish_reason=answer.finish_reason,
+    def record() -> Reply:
+        extended = exchange.extended()
+        entry = _record(library, session.id, extended, facts.max_context_tokens)
+        return reply(extended, session.name).replace(
+            freeze_due=is_due(entry, library.index.get_window)
         )
-        _record(library, session.id, extended, facts.max_context_tokens)
-        return extended
 
     try:
-        await answer.follow(
-            stack.engine.stream(
-                token_ids,
-                cache_salt=salt,
-                max_tokens=max_tokens,
-                temperature=temperature,
-                seed=seed,
-            )
-        )
+        await exchange.generate(stack, salt, temperature=temperature, seed=seed, on_text=on_text)
     except anyio.get_cancelled_exc_class():
-        if answer.token_ids:
+        if exchange.begun:
             with anyio.CancelScope(shield=True):
                 await to_thread.run_sync(record)
         raise
-    turn = (await to_thread.run_sync(record)).turns[-1]
-    return Reply(
-        session=session.name,
-        text="".join(answer.pieces),
-        turn=turn,
-        prompt_tokens=len(token_ids),
-        cached_tokens=turn.cached_tokens,
-        generated_tokens=len(answer.token_ids),
-        ttft_s=turn.ttft_s,
-        total_s=turn.total_s,
-        finish_reason=turn.finish_reason,
-    )
-
-
-class _Answer:
-    """An answer as it arrives."""
-
-    def __init__(self, on_text: Callable[[str], None] | None) -> None:
-        self._on_text = on_text
-        self.started = time.perf_counter()
-        self.token_ids: list[int] = []
-        self.pieces: list[str] = []
-        self.cached_tokens: int | None = None
-        self.ttft_s: float | None = None
-        self.finish_reason = "interrupted"
-
-    async def follow(self, deltas: AsyncGenerator[Delta]) -> None:
-        """Take in a stream to its end; leaving early makes the engine stop generating."""
-        async with aclosing(deltas):
-            async for delta in deltas:
-                if delta.token_ids and self.ttft_s is None:
-                    self.ttft_s = time.perf_counter() - self.started
-                self.token_ids += delta.token_ids
-                self.pieces.append(delta.text)
-                # Whatever else ends an answer (the engine's own abort, say) cuts it short.
-                if delta.finish_reason in ("stop", "length"):
-                    self.finish_reason = delta.finish_reason
-                if delta.cached_tokens is not None:
-                    self.cached_tokens = delta.cached_tokens
-                if delta.text and self._on_text is not None:
-                    self._on_text(delta.text)
-
-
-def _room(prompt_tokens: int, max_tokens: int, max_context_tokens: int | None) -> int:
-    """Return how long the answer may be, at least one token.
-
-    One token stays free, or the session could not be probed and so not frozen.
-    """
-    if max_context_tokens is None:
-        return max_tokens
-    room = max_context_tokens - prompt_tokens - 1
-    if room < 1:
-        raise ContextFullError(
-            f"The conversation would have {prompt_tokens:,} tokens and leave no room for an "
-            f"answer: the model's context holds {max_context_tokens:,}.",
-            tokens=prompt_tokens,
-            max_context_tokens=max_context_tokens,
-        )
-    return min(max_tokens, room)
+    return await to_thread.run_sync(record)
 
 
 def _record(
     library: Library, session_id: str, transcript: Transcript, max_context_tokens: int | None
-) -> None:
+) -> Session:
     """Keep the transcript, then the index entry: a crash between leaves a count that is behind."""
     library.write_transcript(session_id, transcript)
 
     def change(session: Session) -> Session:
         if session.state != "active":
             session = session.to("active")
-        return session.replace(
-            tokens=len(transcript.token_ids),
-            turns=len(transcript.turns),
-            max_context_tokens=max_context_tokens,
-            updated_at=now(),
+        return renewed(
+            session.replace(
+                tokens=len(transcript.token_ids),
+                turns=len(transcript.turns),
+                max_context_tokens=max_context_tokens,
+                updated_at=now(),
+            )
         )
 
-    library.index.update_session(session_id, change)
+    return library.index.update_session(session_id, change)

@@ -1,4 +1,4 @@
-"""What keeping and letting go did and found: what expired, and what is left of what was deleted.
+"""What keeping and letting go did and found: freezes by policy, what expired, what is left.
 
 Apart from what makes them, since front ends load them to show them.
 """
@@ -7,19 +7,47 @@ from __future__ import annotations
 
 from typing import Literal
 
-from cwm_jupyter.core.models import Value
+from cwm_jupyter.core.models import FreezePolicy, FreezeReport, Value
 
 __all__ = [
+    "AutoFreezeReport",
     "DeletedCheck",
     "DeletedReport",
     "ExpireReport",
     "Expiry",
     "ExpiryKind",
     "ExpiryOutcome",
+    "PolicyReport",
 ]
 
 ExpiryKind = Literal["session", "window"]
 ExpiryOutcome = Literal["expired", "pinned", "busy"]
+
+
+class PolicyReport(Value, frozen=True, kw_only=True):
+    """A session's policy, and where the session stands.
+
+    `policy` is null where it has none. `threshold_tokens` is when it triggers, null while the
+    model's context is unknown.
+    """
+
+    session: str
+    tokens: int
+    max_context_tokens: int | None
+    policy: FreezePolicy | None
+    threshold_tokens: int | None
+
+
+class AutoFreezeReport(Value, frozen=True, kw_only=True):
+    """What a policy did: a session that had reached its threshold was frozen by itself.
+
+    `fresh_session` is the session to go on in, null where that is the same one.
+    """
+
+    session: str
+    threshold_tokens: int
+    freeze: FreezeReport
+    fresh_session: str | None
 
 
 class Expiry(Value, frozen=True, kw_only=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from typing import Any
 
 from IPython.display import DisplayHandle, display
 
+from cwm_jupyter.afterwards import Afterwards
 from cwm_jupyter.core.job import Job, JobState
 from cwm_jupyter.core.models import FreezePlan
 from cwm_jupyter.current import CurrentSession
@@ -22,7 +24,7 @@ __all__ = ["NotebookOutput"]
 _REFRESH_S = 0.05
 
 
-class NotebookOutput:
+class NotebookOutput(Afterwards):
     """Notes, then what is going on, then the result: all in one output, as HTML and as text.
 
     An answer is shown as it is, not rendered as Markdown: a cell's output is trusted, and in
@@ -35,6 +37,7 @@ class NotebookOutput:
     """
 
     def __init__(self, current: CurrentSession) -> None:
+        super().__init__()
         self._current = current
         self._lock = threading.RLock()
         self._notes: list[object] = []
@@ -58,6 +61,10 @@ class NotebookOutput:
     def read(self) -> str:
         """Refuse: a notebook has no standard input."""
         raise ValidationError("There is nothing to read.", hint="Put the text under %%cwm.")
+
+    def secret(self, prompt: str) -> str:
+        """Ask for a passphrase, which is not shown, nor kept in the notebook."""
+        return getpass.getpass(prompt)
 
     @contextmanager
     def progress(self) -> Iterator[Callable[[JobState], None]]:
@@ -102,7 +109,7 @@ class NotebookOutput:
         """Show the result in place of what was going on."""
         # The report says what was done: what was planned is no longer of interest.
         self._notes = [note for note in self._notes if not isinstance(note, FreezePlan)]
-        self._publish(text(value), html(value))
+        self.note(value)  # what is done afterwards is told below it
 
     def _draw(self, going_on: list[Block]) -> None:
         self._publish(draw_text(going_on), draw_html(going_on))

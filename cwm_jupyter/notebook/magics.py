@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
 
+from cwm_jupyter.core import portable
 from cwm_jupyter.errors import CWMError, UsageError
 from cwm_jupyter.parsing import HelpRequestError, Parser
 from cwm_jupyter.verbs import VERBS, Verb, find, overview
@@ -84,6 +85,7 @@ class CWMMagics(Magics):  # type: ignore[misc]  # IPython is untyped here
         if parsed.output is not None:
             self.shell.user_ns[parsed.output] = value
         output.show(value)
+        output.finish()
 
     def _output(self) -> NotebookOutput | Terminal:
         from cwm_jupyter.current import shared
@@ -98,7 +100,7 @@ class CWMMagics(Magics):  # type: ignore[misc]  # IPython is untyped here
 
 
 def split(line: str) -> list[str]:
-    """Return a magic's arguments, quoted as in a shell.
+    """Return a magic's arguments, quoted as in a shell; on Windows a backslash is one.
 
     Raises
     ------
@@ -106,7 +108,11 @@ def split(line: str) -> list[str]:
         A quotation is not closed.
     """
     try:
-        return shlex.split(line)
+        lexer = shlex.shlex(line, posix=True, punctuation_chars=False)
+        lexer.whitespace_split, lexer.commenters = True, ""
+        if portable.WINDOWS:  # where paths have them
+            lexer.escape = ""
+        return list(lexer)
     except ValueError as error:
         raise UsageError(
             f"The line cannot be split into arguments: {error}.".replace("..", "."),

@@ -1,16 +1,59 @@
-"""How keeping and letting go look: what expired, and what is left of what was deleted."""
+"""How keeping and letting go look: policies, what expired, what is left of what was deleted."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from cwm_jupyter.core.outcomes import DeletedCheck, DeletedReport, ExpireReport, Expiry
+from cwm_jupyter.core.outcomes import (
+    AutoFreezeReport,
+    DeletedCheck,
+    DeletedReport,
+    ExpireReport,
+    Expiry,
+    PolicyReport,
+)
 from cwm_jupyter.layout import Block, Line, Table
-from cwm_jupyter.present.phrases import many
-from cwm_jupyter.units import age, seconds
+from cwm_jupyter.present.phrases import excerpt, facts, many
+from cwm_jupyter.units import age, count, seconds
 
 __all__ = ["FORMS"]
+_EXCERPT = 88
+
+
+def _policy_report(report: PolicyReport) -> list[Block]:
+    policy = report.policy
+    if policy is None:
+        return [Line(f"Session {report.session} is not frozen by itself.")]
+    if report.threshold_tokens is None:
+        when = f"at {policy.at_share:.0%} of the model's context, which is known after a turn"
+    else:
+        share = "" if policy.at_share is None else f" ({policy.at_share:.0%} of the context)"
+        when = f"at {count(report.threshold_tokens)} tokens{share}"
+    then = "goes on" if policy.then == "continue" else "goes on in a fresh session"
+    pairs = [
+        ("session", f"{report.session}, {count(report.tokens)} tokens"),
+        ("frozen by itself", when),
+        ("again", f"{count(policy.cooldown_tokens)} tokens later at the earliest"),
+        ("as", " ".join([policy.name, *(f"[{tag}]" for tag in policy.tags)])),
+        ("then", then),
+        ("summary", excerpt(policy.summary or "", _EXCERPT)),
+    ]
+    return [facts(pairs)]
+
+
+def _auto_freeze_report(report: AutoFreezeReport) -> list[Block]:
+    window = report.freeze.window
+    took = seconds(report.freeze.commit_s + report.freeze.probe_s)
+    shown: list[Block] = [
+        Line(
+            f"Frozen by itself, at {count(report.threshold_tokens)} tokens: {report.session} as "
+            f"{window.name}, {count(window.tokens)} tokens; {took}"
+        )
+    ]
+    if report.fresh_session is not None:
+        shown.append(Line(f"The conversation goes on in session {report.fresh_session}."))
+    return shown
 
 
 def _expire_report(report: ExpireReport) -> list[Block]:
@@ -105,6 +148,8 @@ def _memory(check: DeletedCheck) -> str:
 
 #: by type, for `cwm_jupyter.present.blocks`
 FORMS: dict[type, Callable[[Any], list[Block]]] = {
+    PolicyReport: _policy_report,
+    AutoFreezeReport: _auto_freeze_report,
     ExpireReport: _expire_report,
     DeletedReport: _deleted_report,
 }

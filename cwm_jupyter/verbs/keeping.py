@@ -6,20 +6,21 @@ import argparse
 from functools import partial
 from typing import TYPE_CHECKING
 
-from cwm_jupyter.errors import ValidationError
-from cwm_jupyter.verbs.base import DRY_RUN, FrontEnd, Verb, argument
+from cwm_jupyter.errors import CWMError, ValidationError
+from cwm_jupyter.parsing import natural
+from cwm_jupyter.verbs.base import DRY_RUN, SESSION, FrontEnd, Verb, argument
 
 if TYPE_CHECKING:
     from cwm_jupyter.core.models import Session, Window
-    from cwm_jupyter.core.outcomes import ExpireReport
+    from cwm_jupyter.core.outcomes import ExpireReport, PolicyReport
     from cwm_jupyter.core.reports import PurgeReport
     from cwm_jupyter.workspace import Workspace
 
-__all__ = ["ADMIN", "VERBS"]
+__all__ = ["ADMIN", "VERBS", "freeze_by_itself"]
 
 
 def _rm(
-    workspace: Workspace, args: argparse.Namespace, _front: FrontEnd
+    workspace: Workspace, args: argparse.Namespace, front: FrontEnd
 ) -> Window | Session | PurgeReport:
     _check_one(args)
     if args.undo and args.purge:
@@ -35,7 +36,12 @@ def _rm(
         )
     remove, restore, delete = works
     work = restore if args.undo else delete if args.purge else remove
-    return workspace.run(work, args.session or args.window)
+    gone = workspace.run(work, args.session or args.window)
+    if args.session is None and not args.undo:
+        heir = workspace.library.index.find_window(args.window)
+        if heir is not None:
+            front.note(f"{heir.name} is version {heir.version} again.")
+    return gone
 
 
 def _edit(workspace: Workspace, args: argparse.Namespace, _front: FrontEnd) -> Window | Session:
@@ -65,6 +71,59 @@ def _check_one(args: argparse.Namespace) -> None:
 
 def _expire(workspace: Workspace, args: argparse.Namespace, _front: FrontEnd) -> ExpireReport:
     return workspace.run(partial(workspace.manager.keeping.expire, dry_run=args.dry_run))
+
+
+def freeze_by_itself(workspace: Workspace, session_id: str, front: FrontEnd) -> None:
+    """Freeze a session as its policy asks, and tell the user; nothing here fails the turn."""
+    from cwm_jupyter.core.job import Job
+
+    try:
+        with front.progress() as watch:
+            job = Job("freeze by itself", watch)
+            report = workspace.run(partial(workspace.manager.autofreeze.run, session_id, job=job))
+    except KeyboardInterrupt:
+        front.note("Interrupted: the session is frozen by itself after its next turn, not now.")
+    except CWMError as error:
+        front.note(f"The session was not frozen by itself, and will be tried again: {error}")
+    else:
+        if report is not None:
+            front.note(report)
+            if report.fresh_session is not None:
+                front.use(report.fresh_session)
+
+
+def _policy(workspace: Workspace, args: argparse.Namespace, front: FrontEnd) -> PolicyReport:
+    autofreeze, session = workspace.manager.autofreeze, args.session or front.session
+    changes = {name: getattr(args, name) for name in _POLICY if getattr(args, name) is not None}
+    if args.at is not None:
+        changes |= args.at
+    if args.off:
+        if changes:
+            raise ValidationError("--off takes the policy away: nothing else can be said with it.")
+        return workspace.run(autofreeze.set_policy, session, None)
+    before = workspace.run(autofreeze.policy, session)
+    if not changes:
+        return before
+    from cwm_jupyter.core.models import FreezePolicy
+
+    if changes.get("then") == "continue":
+        changes.setdefault("summary", None)
+    present = before.policy or FreezePolicy()
+    return workspace.run(autofreeze.set_policy, session, present.replace(**changes))
+
+
+#: arguments that are fields of a policy
+_POLICY = ("cooldown_tokens", "name", "tags", "then", "summary")
+
+
+def _at(text: str) -> dict[str, int | float | None]:
+    """Return the threshold of a policy: a share of the context, or a number of tokens."""
+    if not text.endswith("%"):
+        return {"at_tokens": natural(text), "at_share": None}
+    try:
+        return {"at_tokens": None, "at_share": float(text[:-1]) / 100}
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be as in 75% or 6000, not {text!r}") from None
 
 
 _ONE = (
@@ -141,5 +200,46 @@ ADMIN = (
         _expire,
         [DRY_RUN],
         ["", "--dry-run"],
+    ),
+    Verb(
+        "policy",
+        "freeze a session by itself, after a turn, once it is long enough; or show when",
+        _policy,
+        [
+            SESSION,
+            argument(
+                "--at",
+                type=_at,
+                metavar="WHEN",
+                help="a share of the model's context, as in 75%%, or a number of tokens",
+            ),
+            argument(
+                "--cooldown",
+                dest="cooldown_tokens",
+                type=int,
+                metavar="N",
+                help="then not again before so many tokens more (1024)",
+            ),
+            argument(
+                "--name",
+                metavar="PATTERN",
+                help="of the windows, with {session}, {turn}, {n} and {date} ({session}-{n})",
+            ),
+            argument(
+                "--tag",
+                dest="tags",
+                action="append",
+                metavar="TAG",
+                help="of the windows; may be repeated",
+            ),
+            argument(
+                "--then",
+                choices=("continue", "fresh"),
+                help="go on (continue), or in a fresh session that begins with the --summary",
+            ),
+            argument("--summary", metavar="TEXT", help="system message of the fresh session"),
+            argument("--off", action="store_true", help="take the policy away"),
+        ],
+        ["-s main --at 75%", '--at 6000 --then fresh --summary "We read a paper."', "--off"],
     ),
 )

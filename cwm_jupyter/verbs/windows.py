@@ -1,25 +1,27 @@
-"""Verbs of sessions and windows: say, freeze, thaw, ls, show, rm."""
+"""Verbs of sessions and windows: say, freeze, thaw, ls, show."""
 
 from __future__ import annotations
 
 import argparse
+import shlex
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cwm_jupyter.errors import ValidationError
 from cwm_jupyter.parsing import natural
-from cwm_jupyter.verbs.base import SESSION, TAGS, WINDOW, FrontEnd, Verb, argument
+from cwm_jupyter.verbs.base import PLACE, SESSION, TAGS, FrontEnd, Verb, argument
+from cwm_jupyter.verbs.keeping import freeze_by_itself
+from cwm_jupyter.verbs.listing import LS
 
 if TYPE_CHECKING:
+    from cwm_jupyter.core.answers import RewindReport
     from cwm_jupyter.core.models import (
         FreezeReport,
-        Page,
         Reply,
         Session,
         ThawReport,
         Value,
-        Window,
     )
     from cwm_jupyter.workspace import Workspace
 
@@ -31,13 +33,17 @@ def _say(workspace: Workspace, args: argparse.Namespace, front: FrontEnd) -> Rep
     if not text.strip() and not args.files:
         raise ValidationError("There is nothing to say.", hint="Write a question.")
     manager, name = workspace.manager, args.session or front.session
+    if args.edit is not None:
+        branch = workspace.run(_edited, workspace, name, args.edit, args.system)
+        name = branch.session.name
+        front.note(branch)
     before = workspace.run(_opened, workspace, name, args.system)
-    if front.use(name) and before.turns:
+    if front.use(name) and before.turns and args.edit is None:
         turns = f"{before.turns} turn{'' if before.turns == 1 else 's'}"
         front.note(f"Going on in session {name}: {turns}, {before.tokens:,} tokens.")
     try:
         with front.answer() as on_text:
-            return workspace.run(
+            reply = workspace.run(
                 partial(
                     manager.say,
                     name,
@@ -51,6 +57,9 @@ def _say(workspace: Workspace, args: argparse.Namespace, front: FrontEnd) -> Rep
     except KeyboardInterrupt:
         front.note(_kept(before, workspace.run(manager.session, before.id)))
         raise
+    if reply.freeze_due:
+        front.later(partial(freeze_by_itself, workspace, before.id, front))
+    return reply
 
 
 async def _opened(workspace: Workspace, name: str, system: str | None) -> Session:
@@ -58,12 +67,29 @@ async def _opened(workspace: Workspace, name: str, system: str | None) -> Sessio
     found = await workspace.manager.find_session(name)
     if found is None:
         return await workspace.manager.create_session(name, system=system)
+    _check_system(found, system)
+    return found
+
+
+async def _edited(workspace: Workspace, name: str, turn: int, system: str | None) -> RewindReport:
+    """Make the session in which a turn is asked otherwise; none where nobody can answer."""
+    found = await workspace.manager.session(name)
+    _check_system(found, system)
+    if turn > found.turns:
+        raise ValidationError(
+            f"The session {name!r} has no turn {turn} to edit.",
+            hint=f"See its turns with: cwm show -s {shlex.quote(name)}",
+        )
+    await workspace.connect()
+    return await workspace.manager.turns.rewind(found.id, turn - 1)
+
+
+def _check_system(session: Session, system: str | None) -> None:
     if system is not None:
         raise ValidationError(
-            f"The session {name!r} has begun: its system message cannot change.",
+            f"The session {session.name!r} has begun: its system message cannot change.",
             hint="Begin another one with -s NAME.",
         )
-    return found
 
 
 def _kept(before: Session, after: Session) -> str:
@@ -83,6 +109,8 @@ def _freeze(workspace: Workspace, args: argparse.Namespace, front: FrontEnd) -> 
                 args.session or front.session,
                 tags=args.tags,
                 note=args.note,
+                ttl=args.ttl,
+                update=args.update,
                 on_plan=front.note,
                 job=Job(f"freeze {args.name}", watch),
             )
@@ -108,27 +136,9 @@ def _thaw(workspace: Workspace, args: argparse.Namespace, front: FrontEnd) -> Th
     return report
 
 
-def _ls(workspace: Workspace, args: argparse.Namespace, _front: FrontEnd) -> Page:
-    manager = workspace.manager
-    if args.sessions:
-        if args.tags:
-            raise ValidationError("--tag chooses windows, and --sessions lists sessions.")
-        return workspace.run(partial(manager.sessions, state=args.state, limit=args.limit))
-    if args.state is not None:
-        raise ValidationError("--state chooses sessions.", hint="Add --sessions.")
-    return workspace.run(partial(manager.windows, tags=args.tags, limit=args.limit))
-
-
 def _show(workspace: Workspace, args: argparse.Namespace, _front: FrontEnd) -> Value:
     return workspace.run(
         partial(workspace.manager.status, window=args.window, session=args.session)
-    )
-
-
-def _rm(workspace: Workspace, args: argparse.Namespace, _front: FrontEnd) -> Window:
-    manager = workspace.manager
-    return workspace.run(
-        manager.restore_window if args.undo else manager.remove_window, args.window
     )
 
 
@@ -143,6 +153,12 @@ VERBS = (
             argument("--max-tokens", type=natural, metavar="N", help="longest answer (512)"),
             argument("--temperature", type=float, default=0.0, metavar="T", help="0 is greedy (0)"),
             argument("--system", metavar="TEXT", help="system message of a new session"),
+            argument(
+                "--edit",
+                type=natural,
+                metavar="TURN",
+                help="ask this turn otherwise, in a new session that goes on from before it",
+            ),
             argument(
                 "--file",
                 dest="files",
@@ -164,15 +180,29 @@ VERBS = (
             SESSION,
             TAGS,
             argument("--note", default="", metavar="TEXT", help="what it is about"),
+            argument(
+                "--ttl",
+                metavar="TIME",
+                help="how long it stays after its last use, as in 7d (for good)",
+            ),
+            argument(
+                "--update",
+                action="store_true",
+                help="make a new version, where a window has the name; that is kept as NAME@vN",
+            ),
         ],
-        ["paper", 'paper -s main --tag draft --note "before the second chapter"'],
+        [
+            "paper",
+            'paper -s main --tag draft --note "before the second chapter"',
+            "paper --update",
+        ],
     ),
     Verb(
         "thaw",
         "restore a window into a new session, and measure it",
         _thaw,
         [
-            WINDOW,
+            PLACE,
             argument(
                 "--as",
                 dest="as_session",
@@ -197,27 +227,9 @@ VERBS = (
                 help="accept that this field of the engine is unknown; may be repeated",
             ),
         ],
-        ["paper", "paper --as second-try"],
+        ["paper", "paper@3 --as second-try"],
     ),
-    Verb(
-        "ls",
-        "list windows, or sessions",
-        _ls,
-        [
-            argument(
-                "--tag",
-                dest="tags",
-                action="append",
-                default=[],
-                metavar="TAG",
-                help="only windows that have it; may be repeated",
-            ),
-            argument("--limit", type=natural, metavar="N", help="so many at most"),
-            argument("--sessions", action="store_true", help="list sessions instead"),
-            argument("--state", metavar="STATE", help="only sessions in this state"),
-        ],
-        ["", "--tag draft --limit 10", "--sessions --state frozen"],
-    ),
+    LS,
     Verb(
         "show",
         "show all there is to say about one window or one session",
@@ -227,12 +239,5 @@ VERBS = (
             argument("-s", "--session", metavar="SESSION", help="name of a session, instead"),
         ],
         ["paper", "-s main"],
-    ),
-    Verb(
-        "rm",
-        "delete a window; it can be brought back",
-        _rm,
-        [WINDOW, argument("--undo", action="store_true", help="bring it back")],
-        ["paper", "paper --undo"],
     ),
 )
