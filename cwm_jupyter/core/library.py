@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import blake3
 import filelock
@@ -27,6 +27,7 @@ from cwm_jupyter.core.files import make_private_dir, read_checked, reseal, write
 from cwm_jupyter.core.index import Index, Transaction
 from cwm_jupyter.core.lineage import Lineages
 from cwm_jupyter.core.models import ChunkRef, Fingerprint, Probe, Session, Value, Window
+from cwm_jupyter.core.portable import remove
 from cwm_jupyter.core.transcript import Transcript
 from cwm_jupyter.errors import (
     CWMError,
@@ -79,12 +80,12 @@ class Library:
     """
 
     def __init__(self, home: Path, keyring: Keyring | None = None) -> None:
-        self.home, self.keyring = home, keyring
-        self._sessions, self._windows = home / "sessions", home / "windows"
-        for folder in (home, self._sessions, self._windows):
-            make_private_dir(folder)
-        self.index = Index(home)
-        self.lineages = Lineages(home / "keys")
+        self.home, self.keyring = make_private_dir(home), keyring
+        self._sessions, self._windows = (
+            make_private_dir(self.home / name) for name in ("sessions", "windows")
+        )
+        self.index = Index(self.home)
+        self.lineages = Lineages(self.home / "keys")
 
     def transcript(self, session: Session) -> Transcript:
         """Return a session's transcript.
@@ -118,7 +119,7 @@ class Library:
                 also(transaction)
         except BaseException:
             if self.index.get_session(session.id) is None:
-                (self._sessions / f"{session.id}.json").unlink(missing_ok=True)
+                remove(self._sessions / f"{session.id}.json")
             raise
 
     def manifest(self, window: Window) -> Manifest:
@@ -132,14 +133,15 @@ class Library:
             It is encrypted, and its key is not here.
         """
         path = self._manifest_path(window.id, window.manifest_digest)
-        manifest = Manifest.from_dict(read_checked(path, "manifest", _SCHEMA, keyring=self.keyring))
-        if _digest(manifest) != window.manifest_digest:
+        document = read_checked(path, "manifest", _SCHEMA, keyring=self.keyring)
+        # Of what lies there: an older release did not write the fields that were added since.
+        if _digest(document) != window.manifest_digest:
             raise IndexCorruptError(
                 f"The manifest of the window {window.name!r} is not the one in the index.",
                 hint="Restore both from the same backup.",
                 window=window.name,
             )
-        return manifest
+        return Manifest.from_dict(document)
 
     def write_manifest(self, manifest: Manifest) -> str:
         """Write a window's manifest durably and return the digest for its index entry."""
@@ -164,7 +166,7 @@ class Library:
             self.write_manifest(manifest)
             window = transaction.update_window(manifest.window_id, changed)
         if replaced != [digest]:
-            self._manifest_path(window.id, replaced[0]).unlink(missing_ok=True)
+            remove(self._manifest_path(window.id, replaced[0]))
         return window
 
     def exchange(
@@ -193,7 +195,7 @@ class Library:
                 window_id, lambda w: change(w).replace(manifest_digest=digest)
             )
         if digest != present.manifest_digest:
-            self._manifest_path(window_id, present.manifest_digest).unlink(missing_ok=True)
+            remove(self._manifest_path(window_id, present.manifest_digest))
         return window
 
     def note_recomputed(self, lineage_id: str, new: Mapping[ChunkRef, ChunkRef]) -> None:
@@ -210,21 +212,12 @@ class Library:
     def forget_manifests(self, window_id: str) -> None:
         """Delete all manifests of a window."""
         for path in self._windows.glob(f"{window_id}.*.json"):
-            path.unlink(missing_ok=True)
-
-    def fingerprints(self) -> list[Fingerprint]:
-        """Return those of all manifests that can be read, also where no window has them."""
-        found = []
-        for path in self._windows.glob("*.json"):
-            with suppress(CWMError):
-                document = read_checked(path, "manifest", _SCHEMA, keyring=self.keyring)
-                found.append(Manifest.from_dict(document).fingerprint)
-        return found
+            remove(path)
 
     def forget_session(self, session_id: str) -> None:
         """Delete a session's transcript."""
         for ending in (".json", ".lock"):
-            (self._sessions / f"{session_id}{ending}").unlink(missing_ok=True)
+            remove(self._sessions / f"{session_id}{ending}")
 
     def _manifest_path(self, window_id: str, digest: str) -> Path:
         return self._windows / f"{window_id}.{digest[:16]}.json"
@@ -277,5 +270,5 @@ class Library:
             lock.release()
 
 
-def _digest(manifest: Manifest) -> str:
+def _digest(manifest: Manifest | dict[str, Any]) -> str:
     return blake3.blake3(msgspec.json.encode(manifest, order="sorted")).hexdigest()

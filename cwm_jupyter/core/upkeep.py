@@ -8,9 +8,10 @@ from pathlib import Path
 from anyio import to_thread
 
 from cwm_jupyter.core.kept import KeptStore, Share
-from cwm_jupyter.core.leftovers import lost_files, lost_lineages, salts
+from cwm_jupyter.core.leftovers import check_index, lost_files, lost_lineages, salts
 from cwm_jupyter.core.library import Library
 from cwm_jupyter.core.models import Window
+from cwm_jupyter.core.portable import remove
 from cwm_jupyter.core.reports import DiskUsage, GarbageReport, WindowUsage
 
 __all__ = ["Upkeep"]
@@ -55,10 +56,15 @@ class Upkeep:
         In the vault see `Room.collect`. Beside it, what a crash left in the home: manifests,
         transcripts and secrets without an entry in the index, a day old, and with a secret all
         chunks that only it leads to.
+
+        Raises
+        ------
+        IndexCorruptError
+            The index seems to be lost: then nothing is removed.
         """
+        await to_thread.run_sync(check_index, self.library)
         windows = await to_thread.run_sync(self.library.index.all_windows)
         garbage = await self.store.collect([window.id for window in windows], dry_run=dry_run)
-        # Their layouts are asked before the manifests go.
         lineages = await to_thread.run_sync(lost_lineages, self.library)
         known_salts = await to_thread.run_sync(salts, self.library, lineages)
         freed = await self.store.purge(salts=known_salts, dry_run=dry_run)
@@ -85,7 +91,7 @@ def _usage(window: Window, share: Share | None) -> WindowUsage:
     here = window.proof.level == "verified"
     nothing = 0 if here else None
     return WindowUsage(
-        window=window.name,
+        window=window.known_as,
         state=window.state,
         size_bytes=window.size_bytes,
         held_bytes=share.held_bytes if share else nothing,
@@ -99,4 +105,4 @@ def _sizes(files: list[Path]) -> int:
 
 def _remove(files: list[Path]) -> None:
     for path in files:
-        path.unlink(missing_ok=True)
+        remove(path)
