@@ -50,12 +50,14 @@ class ChunkKey(msgspec.Struct, frozen=True, kw_only=True):
 class ChunkStat(Value, frozen=True, kw_only=True):
     """What a store knows of one chunk without reading it.
 
-    `digest` is that of the bytes that it will read back, None where only reading tells.
+    `digest` is that of the bytes that it will read back, None where only reading tells. `used_ns`
+    is when they were last stored or read (ns since the epoch), None where that is not noted.
     """
 
     size_bytes: int
     stored_at: str
     digest: str | None = None
+    used_ns: int | None = None
 
 
 class ChunkInfo(Value, frozen=True, kw_only=True):

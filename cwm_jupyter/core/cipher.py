@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, NoReturn, Self
 import msgspec
 
 from cwm_jupyter.core import files
+from cwm_jupyter.core.portable import long_path, remove
 from cwm_jupyter.errors import ConfigError, CWMError, DecryptError, SecurityError
 
 if TYPE_CHECKING:
@@ -336,7 +337,7 @@ class Keyring:
             files.write_atomic(self.path, raw)
             self._stored, self._raw = tuple(keys), raw
         else:
-            self.path.unlink(missing_ok=True)
+            remove(self.path)
             files.fsync_dir(self.path.parent)
             self._stored, self._raw = (), None
 
@@ -395,7 +396,7 @@ class Keyring:
 
 
 def _place(home: Path) -> Path:
-    return home / "keys" / "encryption.json"
+    return long_path(home) / "keys" / "encryption.json"
 
 
 def _given(environ: Mapping[str, str] | None) -> list[_Key]:

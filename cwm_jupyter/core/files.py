@@ -16,7 +16,6 @@ import errno
 import os
 import secrets
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +23,8 @@ from typing import TYPE_CHECKING, Any
 import blake3
 import msgspec
 
+from cwm_jupyter.core import portable
+from cwm_jupyter.core.portable import fsync_dir, long_path, read_bytes, replace, sync_file
 from cwm_jupyter.errors import (
     DecryptError,
     IndexCorruptError,
@@ -51,9 +52,6 @@ __all__ = [
     "write_checked",
 ]
 
-_WINDOWS = os.name == "nt"
-# Windows refuses to replace a file that somebody has open; readers close it within milliseconds.
-_REPLACE_DELAYS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if _WINDOWS else ()
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -100,10 +98,10 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o600) -> None:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
-        if not _WINDOWS and mode != 0o600:  # what mkstemp gives
+            sync_file(file.fileno())
+        if not portable.WINDOWS and mode != 0o600:  # what mkstemp gives
             temporary.chmod(mode)
-        _replace(temporary, path)
+        replace(temporary, path)
     except OSError as error:
         if error.errno in _NO_ROOM:
             raise ResourceExhaustedError(
@@ -113,7 +111,8 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o600) -> None:
             ) from error
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # gone by now, or left for `remove_leftovers`
+            temporary.unlink()
     fsync_dir(path.parent)
 
 
@@ -126,10 +125,10 @@ def keep_copy(path: Path, copy: Path) -> None:
     try:
         os.link(path, link)
     except OSError:  # a file system without hard links
-        write_atomic(copy, path.read_bytes())
+        write_atomic(copy, read_bytes(path))
         return
     try:
-        _replace(link, copy)
+        replace(link, copy)
     finally:
         link.unlink(missing_ok=True)  # replacing one link by another to the same file keeps both
 
@@ -140,29 +139,20 @@ def remove_leftovers(path: Path) -> None:
         leftover.unlink(missing_ok=True)
 
 
-def fsync_dir(folder: Path) -> None:
-    """Make the names in `folder` durable, where the operating system has a way to."""
-    if _WINDOWS:
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def make_private_dir(folder: Path) -> Path:
-    """Create `folder` with its parents, readable by its owner alone, and return it.
+    """Create `folder` with its parents, readable by its owner alone, and return it as `long_path`.
 
-    An existing folder is made private too.
+    An existing folder is made private too. On Windows it inherits who may see it, so within the
+    user's profile that is the user alone.
 
     Raises
     ------
     SecurityError
         The folder belongs to another user.
     """
+    folder = long_path(folder)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if _WINDOWS:
+    if portable.WINDOWS:
         return folder
     status = folder.stat()
     if status.st_uid != os.geteuid():
@@ -316,7 +306,7 @@ def reseal(path: Path, kind: str, schema: int, keyring: Keyring) -> bool:
     For one writer at a time; raises as `open_document` does.
     """
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except FileNotFoundError:  # deleted since it was listed
         return False
     if key_of(data) == keyring.refresh().hex():
@@ -358,7 +348,7 @@ def read_checked(
         It is encrypted, and the key is not here or does not open it.
     """
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except OSError as error:
         raise IndexCorruptError(
             f"{path.name} cannot be read: {error.strerror}.", file=path.name
@@ -380,12 +370,3 @@ def migrate(
 
 def _temporary_prefix(path: Path) -> str:
     return f".{path.name}."
-
-
-def _replace(source: Path, target: Path) -> None:
-    for delay_s in _REPLACE_DELAYS_S:
-        with contextlib.suppress(PermissionError):
-            source.replace(target)
-            return
-        time.sleep(delay_s)
-    source.replace(target)

@@ -1,14 +1,16 @@
 """Repair: compute a damaged window's chunks again from its own tokens, see `core.replay`.
 
 What comes out is often the frozen content to the bit, and then heals it for every window that means
-it. Else the window's key is made to mean the new content, and its manifest says so. Until
-everything is computed, stored and read back, the window is untouched; what was intact stays.
+it: those are verified again. Else the window's key is made to mean the new content, and its
+manifest says so. Until everything is computed, stored and read back, the window is untouched; what
+was intact stays.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import anyio
@@ -23,8 +25,8 @@ from cwm_jupyter.core.library import Library, Manifest
 from cwm_jupyter.core.models import ChunkRef, Window
 from cwm_jupyter.core.replay import Plan, Replay
 from cwm_jupyter.core.reports import Outcome, RepairReport
-from cwm_jupyter.core.verify import check_chunks, mark, window_keys
-from cwm_jupyter.errors import EngineMismatchError, KVStoreError, WindowError
+from cwm_jupyter.core.verify import Verify, check_chunks, mark, window_keys
+from cwm_jupyter.errors import CWMError, EngineMismatchError, KVStoreError, WindowError
 
 __all__ = ["Repair"]
 
@@ -86,6 +88,7 @@ class Repair:
         )
         outcomes, bad = await self._check(store, keys, manifest.refs)
         plan = differed = None
+        also_intact: list[str] = []
         if bad:
             ranks = self.stack.world_size
             plan = Plan.of(
@@ -109,6 +112,7 @@ class Repair:
             differed = replay.differed
             for i, ref in new.items():
                 outcomes[i] = "bit-equal" if ref == manifest.refs[i] else "recomputed"
+            also_intact = await self._others(store, {ref.digest for ref in refs})
         self.job.finish()
         per_chunk = _per_chunk(outcomes, self.stack.world_size)
         return RepairReport(
@@ -124,13 +128,14 @@ class Repair:
             repair_s=time.perf_counter() - started,
             stages_s={stage.name: stage.seconds for stage in self.job.state.stages},
             accepted_differences=accepted,
+            also_intact=also_intact,
         )
 
     def _accepted(
         self, differences: list[fingerprint.Difference], accept_engine: bool
     ) -> list[str]:
         try:
-            return fingerprint.check(self.window.name, differences, accept_engine=accept_engine)
+            return fingerprint.check(self.window.known_as, differences, accept_engine=accept_engine)
         except EngineMismatchError as error:
             raise EngineMismatchError(
                 error.message,
@@ -182,6 +187,26 @@ class Repair:
         if new:
             self.library.note_recomputed(window.lineage_id, new)
         return window
+
+    async def _others(self, store: KeptStore, contents: Collection[str]) -> list[str]:
+        """Verify other damaged windows that share contents; return those that are intact again."""
+        with suppress(CWMError):  # the repair itself is done
+            sharing = await to_thread.run_sync(self._damaged_with, contents)
+            if sharing:
+                self.job.stage("verify what shares its chunks")
+                report = await Verify(self.library, store, Job("verify")).run(sharing)
+                return [check.window for check in report.windows if check.state == "intact"]
+        return []
+
+    def _damaged_with(self, contents: Collection[str]) -> list[Window]:
+        found = []
+        for window in self.library.index.all_windows():
+            if window.state == "damaged":
+                with suppress(CWMError):  # without a manifest it stays damaged
+                    refs = self.library.manifest(window).refs
+                    if any(ref.digest in contents for ref in refs):
+                        found.append(window)
+        return found
 
 
 def _per_chunk(outcomes: Sequence[Outcome], ranks: int) -> list[Outcome]:

@@ -1,7 +1,8 @@
 """Verify: read every chunk of windows from the store, and say of each whether it is as frozen.
 
 Needs no running stack. A chunk whose key means nothing, or something else, while the frozen content
-is still there and intact, is linked to it again at once.
+is still there and intact, is linked to it again at once. A hold that was lost is put back, so that
+nothing of a window goes by a quota or as garbage.
 """
 
 from __future__ import annotations
@@ -19,7 +20,13 @@ from cwm_jupyter.core.job import Job
 from cwm_jupyter.core.kept import KeptStore
 from cwm_jupyter.core.library import Library, Manifest
 from cwm_jupyter.core.models import ChunkRef, Window
-from cwm_jupyter.core.reports import ChunkFault, ChunkState, VerifyReport, WindowCheck
+from cwm_jupyter.core.reports import (
+    ChunkFault,
+    ChunkState,
+    HoldState,
+    VerifyReport,
+    WindowCheck,
+)
 from cwm_jupyter.errors import CWMError, IndexCorruptError, KVStoreError, WindowNotFoundError
 
 __all__ = ["Verify", "check_chunks", "mark", "window_keys"]
@@ -91,10 +98,10 @@ class Verify:
             done += read
             self.job.advance(done)
             checked = [known[pair] for pair in _pairs(look)]
+            hold = await self._held(look, checked)
             window = await to_thread.run_sync(self._marked, look, checked)
-            checks.append(
-                _window_check(window, look, checked, read, time.perf_counter() - window_started)
-            )
+            seconds = time.perf_counter() - window_started
+            checks.append(_window_check(window, look, checked, read, seconds, hold))
         self.job.finish()
         return VerifyReport(
             windows=checks,
@@ -119,6 +126,24 @@ class Verify:
             return look
         look.refs, look.recomputed = manifest.refs, len(manifest.recomputed)
         return look
+
+    async def _held(self, look: _Look, checked: Sequence[_Checked]) -> HoldState | None:
+        """Put the window's hold back if need be, and say what was found; None: not looked at."""
+        if look.problem is not None or not isinstance(self.store, KeptStore):
+            return None
+        window_id = look.window.id
+        there = [
+            ref
+            for ref, one in zip(look.refs, checked, strict=True)
+            if one.state in ("intact", "relinked")
+        ]
+        try:
+            renewed = await self.store.renew_hold(window_id, look.keys, there)
+            if renewed and self.library.index.get_window(window_id) is None:  # purged meanwhile
+                await self.store.release(window_id)
+        except CWMError:  # the disk is full, say: what was found is told all the same
+            return "lost"
+        return "renewed" if renewed else "kept"
 
     def _marked(self, look: _Look, checked: Sequence[_Checked]) -> Window:
         if look.problem is not None and not look.broken:
@@ -201,12 +226,17 @@ def _worst(states: Sequence[ChunkState], ranks: int) -> list[ChunkState]:
 
 
 def _window_check(
-    window: Window, look: _Look, checked: Sequence[_Checked], size_bytes: int, verify_s: float
+    window: Window,
+    look: _Look,
+    checked: Sequence[_Checked],
+    size_bytes: int,
+    verify_s: float,
+    hold: HoldState | None,
 ) -> WindowCheck:
     states = _worst([one.state for one in checked], look.ranks)
     relinked = states.count("relinked")
     return WindowCheck(
-        window=window.name,
+        window=window.known_as,
         state=window.state,
         chunks=window.chunks,
         chunks_intact=states.count("intact") + relinked,
@@ -224,4 +254,5 @@ def _window_check(
             if one.state != "intact"
         ],
         problem=look.problem,
+        hold=hold,
     )

@@ -160,12 +160,12 @@ def _model(settings: Settings) -> Iterator[Finding]:
 
 
 def _disk(settings: Settings) -> Iterator[Finding]:
-    needed = 0
-    if settings.stack.python is None and environment.built_python(settings) is None:
-        needed += environment.BUILD_DISK_BYTES
-    if settings.stack.model is None:
-        needed += _MODEL_BYTES
     if environment.has_engine(settings):
+        needed = 0
+        if settings.stack.python is None and environment.built_python(settings) is None:
+            needed += environment.BUILD_DISK_BYTES
+        if settings.stack.model is None:
+            needed += _MODEL_BYTES
         what = "the engine environment and the model"
         yield _room("disk.cache", what, settings.cache_dir, needed)
     # A window of 8,192 tokens of a small model takes about 0.2 GB.

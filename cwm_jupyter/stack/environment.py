@@ -34,8 +34,10 @@ __all__ = [
     "BUILD_DISK_BYTES",
     "BUILD_DOWNLOAD_BYTES",
     "built_python",
+    "check_platform",
     "engine_kind",
     "ensure_environment",
+    "has_engine",
     "installed_versions",
     "locked",
     "publish_code",
@@ -66,6 +68,31 @@ def engine_kind() -> str:
     return "gpu" if Path("/proc/driver/nvidia/version").exists() else "cpu"
 
 
+def has_engine(settings: Settings) -> bool:
+    """Return whether a local engine can run here: on Linux, on a processor that has packages.
+
+    Who names an engine environment in ``stack.python`` may have another processor.
+    """
+    known = settings.stack.python is not None or platform.machine() in ("x86_64", "aarch64")
+    return sys.platform == "linux" and known
+
+
+def check_platform(settings: Settings) -> None:
+    """Refuse to go on where there is no local engine for this system.
+
+    Raises
+    ------
+    EnvironmentBuildError
+        There is none.
+    """
+    if not has_engine(settings):
+        raise EnvironmentBuildError(
+            f"There is no local engine for {sys.platform} on {platform.machine()}.",
+            hint="Everything else works here: use a stack that runs elsewhere, with "
+            "cwm connect URL.",
+        )
+
+
 def ensure_environment(settings: Settings, job: Job) -> Path:
     """Return the engine environment's interpreter; build the environment if there is none.
 
@@ -86,7 +113,7 @@ def ensure_environment(settings: Settings, job: Job) -> Path:
     folder = _folder(settings)
     python = built_python(settings)
     if python is None:
-        _check_platform()
+        check_platform(settings)
         make_private_dir(folder.parent)
         with locked(folder.with_suffix(".lock"), job, "another process builds the environment"):
             python = built_python(settings) or _build(folder, job)
@@ -283,14 +310,6 @@ def _folder(settings: Settings) -> Path:
 
 def _interpreter(folder: Path) -> Path:
     return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-
-
-def _check_platform() -> None:
-    if sys.platform != "linux" or platform.machine() not in ("x86_64", "aarch64"):
-        raise EnvironmentBuildError(
-            f"There is no local engine for {sys.platform} on {platform.machine()}.",
-            hint="Connect to a stack that runs elsewhere: cwm connect URL, or set vllm.url.",
-        )
 
 
 def _check_given(python: Path) -> None:

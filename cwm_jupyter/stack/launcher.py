@@ -16,7 +16,7 @@ from cwm_jupyter.core.job import Job
 from cwm_jupyter.core.models import now
 from cwm_jupyter.errors import StackError
 from cwm_jupyter.stack import processes, state
-from cwm_jupyter.stack.environment import ensure_environment, locked
+from cwm_jupyter.stack.environment import check_platform, ensure_environment, locked
 from cwm_jupyter.stack.model import ensure_model
 from cwm_jupyter.stack.servers import Servers
 from cwm_jupyter.stack.shutdown import clear
@@ -41,11 +41,12 @@ def up(settings: Settings, job: Job | None = None) -> StackState:
     StackError
         A remote stack is connected.
     EnvironmentBuildError, ModelError, ResourceExhaustedError
-        What is needed for it cannot be had.
+        What is needed for it cannot be had; there is no local engine for Windows and macOS.
     CancelledJobError
         The job was cancelled; nothing is left running.
     """
     job = job or Job("up")
+    check_platform(settings)
     with _only_one(settings, job):
         known = state.current(settings.home)
         if known is not None and known.kind == "remote":

@@ -6,7 +6,6 @@ the servers. The kernel, the Jupyter server and the command line all read it.
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +13,7 @@ import msgspec
 
 from cwm_jupyter.core.files import make_private_dir, write_atomic
 from cwm_jupyter.core.models import Value
+from cwm_jupyter.core.portable import long_path, read_bytes, remove
 from cwm_jupyter.errors import redact
 from cwm_jupyter.stack.processes import ProcessId
 
@@ -106,7 +106,7 @@ def current(home: Path) -> StackState | None:
     that cannot be read counts as none: it describes processes, and nothing durable.
     """
     try:
-        return msgspec.json.decode(_file(home).read_bytes(), type=StackState)
+        return msgspec.json.decode(read_bytes(_file(home)), type=StackState)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return None
 
@@ -119,9 +119,8 @@ def save(home: Path, state: StackState) -> None:
 
 def forget(home: Path) -> None:
     """Remove the state."""
-    with contextlib.suppress(FileNotFoundError):
-        _file(home).unlink()
+    remove(_file(home))
 
 
 def _file(home: Path) -> Path:
-    return home / "run" / "stack.json"
+    return long_path(home) / "run" / "stack.json"

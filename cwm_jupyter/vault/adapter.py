@@ -219,13 +219,11 @@ class VaultAdapter(L2AdapterInterface):  # type: ignore[misc]  # LMCache has no 
 
     def get_usage(self) -> AdapterUsage:
         """Return what the disk holds: bytes stored in all, raw bytes by salt."""
-        by_salt: dict[str, int] = {}
-        for _, record in self._vault.records():
-            by_salt[record.cache_salt] = by_salt.get(record.cache_salt, 0) + record.size_bytes
+        room = self._vault.room
         return AdapterUsage(
-            total_bytes_used=self._vault.room.stored_bytes(),
-            total_capacity_bytes=self._vault.room.quota_bytes or 0,
-            bytes_by_cache_salt=MappingProxyType(by_salt),
+            total_bytes_used=room.stored_bytes(),
+            total_capacity_bytes=room.quota_bytes or 0,
+            bytes_by_cache_salt=MappingProxyType(room.raw_bytes_by_salt()),
         )
 
     def report_status(self) -> dict[str, Any]:

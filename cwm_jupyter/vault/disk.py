@@ -6,30 +6,28 @@ All calls end in `os`, so that tests can make the n-th of them fail, or the proc
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import secrets
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path, PurePath
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
-from cwm_jupyter.core.files import fsync_dir
+from cwm_jupyter.core.portable import fsync_dir, patiently, remove, replace, sync_file
 
 __all__ = [
     "add",
     "exists",
     "files",
-    "long_path",
-    "place",
+    "opened",
     "remove",
+    "replace",
     "sync",
     "temporary_files",
     "write_temporary",
 ]
 
-_WINDOWS = os.name == "nt"
-#: Windows refuses to replace or remove a file that somebody reads; a read takes milliseconds.
-_BUSY_DELAYS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5) if _WINDOWS else ()
 _TEMPORARY = ".tmp"
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 
@@ -50,7 +48,7 @@ def write_temporary(folder: Path, parts: Sequence[bytes | memoryview]) -> Path:
                 view = memoryview(part)
                 while view:
                     view = view[os.write(handle, view) :]
-            os.fsync(handle)
+            sync_file(handle)
         finally:
             os.close(handle)
     except BaseException:
@@ -60,35 +58,26 @@ def write_temporary(folder: Path, parts: Sequence[bytes | memoryview]) -> Path:
     return path
 
 
-def place(temporary: Path, target: Path) -> None:
-    """Give a temporary file its name; what had that name before is gone. Durable after `sync`."""
-    _patiently(lambda: temporary.replace(target))
-
-
 def add(folder: Path, target: Path, data: bytes) -> None:
     """Write a small file under its name; durable after `sync` of the target's folder."""
     temporary = write_temporary(folder, [data])
     try:
-        place(temporary, target)
+        replace(temporary, target)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
 
 
-def remove(path: Path) -> bool:
-    """Remove a file and return whether it was there."""
-    try:
-        _patiently(path.unlink)
-    except FileNotFoundError:
-        return False
-    return True
-
-
 def sync(folders: Iterable[Path]) -> None:
     """Make the names in these folders durable."""
     for folder in folders:
         fsync_dir(folder)
+
+
+def opened(path: Path) -> io.FileIO:
+    """Open a file for reading, without a buffer between."""
+    return patiently(lambda: io.FileIO(path, "rb"))
 
 
 def temporary_files(folder: Path, older_than_s: float) -> list[Path]:
@@ -119,20 +108,3 @@ def exists(path: Path) -> bool:
     except OSError:
         return False
     return True
-
-
-def long_path(path: PurePath) -> str:
-    r"""Return an absolute path as Windows takes it at any length, with ``\\?\`` before it."""
-    text = str(path)
-    if text.startswith("\\\\?\\"):
-        return text
-    return "\\\\?\\UNC\\" + text[2:] if text.startswith("\\\\") else "\\\\?\\" + text
-
-
-def _patiently(change: Callable[[], object]) -> None:
-    for delay_s in _BUSY_DELAYS_S:
-        with contextlib.suppress(PermissionError):
-            change()
-            return
-        time.sleep(delay_s)
-    change()

@@ -9,7 +9,6 @@ merely cannot be read now (no permission, a failing disk, a missing key) is a mi
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
 import os
 import threading
@@ -329,7 +328,7 @@ class Vault:
     def _read_content(self, content: str, out: memoryview | None, *, deep: bool) -> Header:
         """Read a content into `out`, or into memory of our own."""
         name = bytes.fromhex(content)
-        with io.FileIO(self.folder.content(content), "rb") as file:
+        with disk.opened(self.folder.content(content)) as file:
             if out is None:
                 out = self._own_memory(read_header(file, name).raw_bytes)
                 file.seek(0)

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import secrets
 import threading
 from collections.abc import Iterator
@@ -37,13 +36,15 @@ from cwm_jupyter.core.files import (
     write_checked,
 )
 from cwm_jupyter.core.models import now
+from cwm_jupyter.core.names import check_id
+from cwm_jupyter.core.portable import read_bytes
 from cwm_jupyter.errors import (
     IndexCorruptError,
     KVStoreError,
     KVStoreTimeoutError,
-    ValidationError,
 )
 from cwm_jupyter.vault import disk
+from cwm_jupyter.vault.records import is_content
 
 if TYPE_CHECKING:
     from cwm_jupyter.core.cipher import Keyring
@@ -55,7 +56,6 @@ _SCHEMA = 1
 _SECRET_BYTES = 32
 _LOCK_S = 60.0
 _LOCK_POLL_S = 0.002
-_OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _RESTORE = "Restore the file 'secret' from a backup: no chunk is found without it."
 _PURPOSE = "cwm-jupyter vault secret id v1"
 
@@ -81,15 +81,13 @@ class Folder:
     """
 
     def __init__(self, path: Path, keyring: Keyring | None = None) -> None:
-        if os.name == "nt":
-            path = Path(disk.long_path(path.absolute()))
-        self.path, self.keyring = path, keyring
-        make_private_dir(path)
+        self.path, self.keyring = make_private_dir(path), keyring
         self.contents, self.records, self.holds, self.quarantine = (
-            make_private_dir(path / name) for name in ("contents", "records", "holds", "quarantine")
+            make_private_dir(self.path / name)
+            for name in ("contents", "records", "holds", "quarantine")
         )
         self._mutex = threading.RLock()
-        self._lock = filelock.FileLock(path / "lock", mode=0o600, thread_local=False)
+        self._lock = filelock.FileLock(self.path / "lock", mode=0o600, thread_local=False)
         with self.locked():
             self.secret = self._secret()
             self._check_version()
@@ -97,6 +95,12 @@ class Folder:
     def content(self, content: str) -> Path:
         """Return the path of a content, by its id in hex."""
         return self.contents / f"{content}.kv"
+
+    def all_contents(self) -> Iterator[tuple[str, os.stat_result]]:
+        """Go through the ids of all contents; files of other names are none of ours."""
+        for path, status in disk.files(self.contents, ".kv"):
+            if is_content(path.stem):
+                yield path.stem, status
 
     def record(self, name: str) -> Path:
         """Return the path of a record, by its name."""
@@ -110,9 +114,7 @@ class Folder:
         ValidationError
             The owner's name is none that every file system takes.
         """
-        if not _OWNER.fullmatch(owner):
-            raise ValidationError(f"{owner!r} cannot hold chunks: letters, digits, dots, dashes.")
-        return self.holds / f"{owner}.json"
+        return self.holds / f"{check_id(owner, 'holder')}.json"
 
     @contextmanager
     def locked(self, timeout_s: float = _LOCK_S) -> Iterator[None]:
@@ -144,7 +146,7 @@ class Folder:
     def _secret(self) -> bytes:
         path = self.path / "secret"
         try:
-            secret = path.read_bytes()
+            secret = read_bytes(path)
         except FileNotFoundError:
             if any(self.contents.iterdir()) or any(self.records.iterdir()):
                 raise KVStoreError(

@@ -22,8 +22,9 @@ import blake3
 from anyio import to_thread
 
 from cwm_jupyter.core.chunks import ChunkCheck, ChunkKey, ChunkPage, ChunkStat, StoreResult
-from cwm_jupyter.core.files import fsync_dir, make_private_dir, write_atomic
+from cwm_jupyter.core.files import make_private_dir, write_atomic
 from cwm_jupyter.core.models import ChunkRef
+from cwm_jupyter.core.portable import fsync_dir, long_path, read_bytes, remove, sync_file
 from cwm_jupyter.errors import KVStoreError, ResourceExhaustedError
 
 __all__ = ["FsStore"]
@@ -45,7 +46,7 @@ class FsStore:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder = long_path(folder)
 
     async def stat(self, keys: Sequence[ChunkKey]) -> list[ChunkStat | None]:
         """Return size and time of each chunk, None for a missing one."""
@@ -54,7 +55,7 @@ class FsStore:
     async def read(self, key: ChunkKey) -> bytes:
         """Return the raw bytes of a chunk."""
         try:
-            return await to_thread.run_sync(self._path(key).read_bytes)
+            return await to_thread.run_sync(read_bytes, self._path(key))
         except OSError as error:
             raise KVStoreError(
                 f"Chunk {key.chunk_hash.hex()[:12]} cannot be read: {error.strerror}."
@@ -197,18 +198,14 @@ class FsStore:
                     hasher.update(buffer[:count])
                     size += count
                 if sync:
-                    os.fsync(file.fileno())
+                    sync_file(file.fileno())
         except FileNotFoundError:
             return None
         counter.add(size)
         return hasher.hexdigest(), size
 
     def _delete(self, key: ChunkKey) -> bool:
-        try:
-            self._path(key).unlink()
-        except FileNotFoundError:
-            return False
-        return True
+        return remove(self._path(key))
 
     def _list(self, limit: int, cursor: str | None) -> ChunkPage:
         try:

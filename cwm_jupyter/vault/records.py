@@ -7,6 +7,7 @@ names of its records, and the contents that they meant.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,7 @@ import msgspec
 from cwm_jupyter.core.chunks import ChunkKey
 from cwm_jupyter.core.files import key_of, open_document
 from cwm_jupyter.core.models import Value
+from cwm_jupyter.core.portable import read_bytes
 from cwm_jupyter.errors import DecryptError, IndexCorruptError
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ __all__ = [
     "SCHEMA",
     "Hold",
     "Record",
+    "is_content",
     "name_key",
     "open_checked",
     "record_name",
@@ -38,7 +41,8 @@ SCHEMA = 1
 _PURPOSE = "cwm-jupyter vault record names v1"
 
 # Names become paths, so whatever a file says, nothing else is taken for one.
-_Name = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+_NAME = r"^[0-9a-f]{64}\Z"
+_Name = Annotated[str, msgspec.Meta(pattern=_NAME)]
 _Hash = Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{2})*\Z")]
 
 
@@ -94,6 +98,11 @@ class Hold(Value, frozen=True, kw_only=True):
     home: str = ""
 
 
+def is_content(name: str) -> bool:
+    """Return whether this is a content's id, in hex."""
+    return re.match(_NAME, name) is not None
+
+
 def name_key(secret: bytes) -> bytes:
     """Return what record names are keyed with, derived from the vault's secret."""
     return blake3.blake3(secret, derive_key_context=_PURPOSE).digest()
@@ -121,7 +130,7 @@ def open_checked(path: Path, kind: str, keyring: Keyring | None) -> msgspec.Raw:
     DecryptError
         Its key is not here.
     """
-    data = path.read_bytes()
+    data = read_bytes(path)
     try:
         return open_document(data, kind, SCHEMA, path.name, keyring).body
     except DecryptError as error:

@@ -7,7 +7,7 @@ name (`cwm_jupyter.vault.storing`): what is listed here under that lock is all t
 
 from __future__ import annotations
 
-import io
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +22,7 @@ from cwm_jupyter.vault.records import HOLD, RECORD, SCHEMA
 
 __all__ = ["reseal"]
 
+_log = logging.getLogger(__name__)
 #: enough of a sealed payload to tell its key
 _HEAD_BYTES = 64
 
@@ -41,7 +42,8 @@ def reseal(vault: Vault, keyring: Keyring, on_files: Callable[[int], None] | Non
     Returns
     -------
     int
-        Files that were encrypted anew; what is damaged is put aside, as by any reader.
+        Files that were encrypted anew. What is damaged is put aside, as by any reader; files in
+        the folder that are not the vault's are logged and left alone.
 
     Raises
     ------
@@ -52,9 +54,12 @@ def reseal(vault: Vault, keyring: Keyring, on_files: Callable[[int], None] | Non
     """
     folder = vault.folder
     with folder.locked():
-        contents = [path for path, _ in disk.files(folder.contents, ".kv")]
+        contents = [folder.content(content) for content, _ in folder.all_contents()]
+        foreign = {path for path, _ in disk.files(folder.contents, ".kv")} - set(contents)
         records = [path for path, _ in disk.files(folder.records, ".json")]
         holds = [path for path, _ in disk.files(folder.holds, ".json")]
+    for path in foreign:
+        _log.warning("%s is no file of the vault's: it stays as it is", path)
     done = 0
     for number, path in enumerate([*contents, *records, *holds], 1):
         if path.parent == folder.contents:
@@ -82,7 +87,7 @@ def _record(vault: Vault, path: Path, keyring: Keyring) -> bool:
 def _content(vault: Vault, path: Path, keyring: Keyring) -> bool:
     name = bytes.fromhex(path.stem)
     try:
-        with io.FileIO(path, "rb") as file:
+        with disk.opened(path) as file:
             status = os.fstat(file.fileno())
             header = read_header(file, name)
             if header.encrypted and keyring.is_current(file.read(_HEAD_BYTES) or b""):
@@ -109,5 +114,5 @@ def _content(vault: Vault, path: Path, keyring: Keyring) -> bool:
         if not disk.exists(path):
             disk.remove(temporary)
             return False
-        disk.place(temporary, path)
+        disk.replace(temporary, path)
     return True

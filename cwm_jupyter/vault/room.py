@@ -21,6 +21,7 @@ import msgspec
 from cwm_jupyter.core.models import Value
 from cwm_jupyter.errors import IndexCorruptError, ResourceExhaustedError
 from cwm_jupyter.vault import disk
+from cwm_jupyter.vault.parsed import Parsed
 from cwm_jupyter.vault.records import HOLD, Hold, Record, open_checked
 from cwm_jupyter.vault.storing import said
 
@@ -39,10 +40,6 @@ _FREEZING_S = 24 * 3600.0
 _TARGET = 0.95
 #: newest damaged files that are kept to be looked at
 _QUARANTINED = 32
-#: a hold that was written so recently is read anew each time
-_NEW_S = 2.0
-#: time of change, size and inode of a file
-_Sign = tuple[int, int, int]
 
 
 class Usage(Value, frozen=True, kw_only=True):
@@ -91,7 +88,8 @@ class Room:
         self.quota_bytes = quota_bytes
         self._pins: Counter[str] = Counter()
         self._pinning = threading.Lock()
-        self._parsed: dict[str, tuple[_Sign, Hold]] = {}
+        self._holds = Parsed(vault.folder.holds, self._parse_hold)
+        self._raw_sizes = Parsed(vault.folder.records, self._parse_raw_size)
 
     # Who holds what
 
@@ -103,19 +101,17 @@ class Room:
         IndexCorruptError
             One of them cannot be read.
         """
-        parsed: dict[str, tuple[_Sign, Hold]] = {}
-        for path, status in disk.files(self._folder.holds, ".json"):
-            sign = status.st_mtime_ns, status.st_size, status.st_ino
-            known = self._parsed.get(path.stem)
-            # Of a file that is still new, the signs may be those of one that it replaced.
-            new = time.time() - status.st_mtime < _NEW_S
-            if known is None or known[0] != sign or new:
-                with contextlib.suppress(FileNotFoundError):  # just released
-                    parsed[path.stem] = sign, _parse_hold(path, self._folder.keyring)
-            else:
-                parsed[path.stem] = known
-        self._parsed = parsed
-        return {owner: hold for owner, (_, hold) in parsed.items()}
+        return self._holds.read()
+
+    def hold_of(self, owner: str) -> Hold | None:
+        """Return what one owner holds, read anew; None: nothing. Raises as `holds` does."""
+        try:
+            return self._parse_hold(self._folder.hold(owner))
+        except FileNotFoundError:
+            return None
+
+    def _parse_hold(self, path: Path) -> Hold:
+        return _parse_hold(path, self._folder.keyring)
 
     def held_records(self) -> set[str]:
         """Return the names of all records that somebody holds."""
@@ -165,7 +161,7 @@ class Room:
         """
         if self.quota_bytes is None or not needed_bytes:
             return
-        there = _sizes(self._folder.contents)
+        there = self._contents()
         excess = sum(size for size, _ in there.values()) + needed_bytes - self.quota_bytes
         if excess <= 0:
             return
@@ -216,7 +212,7 @@ class Room:
 
     def quarantine(self, path: Path) -> None:
         """Move a damaged file out of the way; of those that lie there the newest are kept."""
-        disk.place(path, self._folder.quarantine / f"{time.time_ns()}-{path.name}")
+        disk.replace(path, self._folder.quarantine / f"{time.time_ns()}-{path.name}")
         kept = sorted(path for path, _ in disk.files(self._folder.quarantine))
         for old in kept[:-_QUARANTINED]:
             disk.remove(old)
@@ -225,14 +221,35 @@ class Room:
 
     def stored_bytes(self) -> int:
         """Return what all contents take on the disk."""
-        return sum(size for size, _ in _sizes(self._folder.contents).values())
+        return sum(size for size, _ in self._contents().values())
+
+    def raw_bytes_by_salt(self) -> dict[str, int]:
+        """Return what the chunks of each salt are together, were each stored by itself.
+
+        Reads the records that came since the last call, and lists the others.
+        """
+        sizes: Counter[str] = Counter()
+        for salt, size in self._raw_sizes.read().values():
+            sizes[salt] += size
+        return dict(sizes)
+
+    def _parse_raw_size(self, path: Path) -> tuple[str, int] | None:
+        record = self._vault.record_named(path.stem)
+        return None if record is None else (record.cache_salt, record.size_bytes)
+
+    def _contents(self) -> dict[str, tuple[int, float]]:
+        """Return size and time of last use of each content."""
+        return {
+            content: (status.st_size, status.st_mtime)
+            for content, status in self._folder.all_contents()
+        }
 
     def usage(self) -> Usage:
         """Count what is there. Reads all records: some 0.1 ms for each."""
-        there = _sizes(self._folder.contents)
+        there = self._contents()
         records = dict(self._vault.records())
         held = self.held_contents(records)
-        quarantined = _sizes(self._folder.quarantine, ending="")
+        quarantined = self._quarantined()
         return Usage(
             contents=len(there),
             records=len(records),
@@ -241,7 +258,7 @@ class Room:
             raw_bytes=sum(record.size_bytes for record in records.values()),
             held_bytes=sum(there[one][0] for one in held & there.keys()),
             quarantined=len(quarantined),
-            quarantined_bytes=sum(size for size, _ in quarantined.values()),
+            quarantined_bytes=sum(quarantined.values()),
             quota_bytes=self.quota_bytes,
         )
 
@@ -262,7 +279,7 @@ class Room:
         folder = self._folder
         with folder.locked():
             lost = self._ownerless(owners)
-            there = _sizes(folder.contents)
+            there = self._contents()
             meant: dict[str, Record] = dict(self._vault.records(strict=True))
             holds = {owner: hold for owner, hold in self.holds().items() if owner not in lost}
             held_records = {name for hold in holds.values() for name in hold.records}
@@ -278,8 +295,8 @@ class Room:
                 for where in (folder.contents, folder.records, folder.holds)
                 for path in disk.temporary_files(where, _ABANDONED_S)
             ]
-            damaged = _sizes(folder.quarantine, ending="")
-            freed = sum(there[one][0] for one in contents) + sum(s for s, _ in damaged.values())
+            damaged = self._quarantined()
+            freed = sum(there[one][0] for one in contents) + sum(damaged.values())
             for path in temporary:
                 with contextlib.suppress(FileNotFoundError):
                     freed += path.stat().st_size
@@ -289,7 +306,7 @@ class Room:
                     *map(folder.record, dangling),
                     *map(folder.content, contents),
                     *temporary,
-                    *(folder.quarantine / name for name in damaged),
+                    *damaged,
                 ):
                     disk.remove(path)
                 disk.sync([folder.holds, folder.records, folder.contents])
@@ -303,6 +320,9 @@ class Room:
             removed=not dry_run,
         )
 
+    def _quarantined(self) -> dict[Path, int]:
+        return {path: status.st_size for path, status in disk.files(self._folder.quarantine)}
+
     def _ownerless(self, owners: Collection[str] | None) -> list[str]:
         if owners is None:
             return []
@@ -314,14 +334,6 @@ class Room:
             and hold.home == self._vault.home
             and self._folder.hold(owner).stat().st_mtime < horizon
         ]
-
-
-def _sizes(folder: Path, ending: str = ".kv") -> dict[str, tuple[int, float]]:
-    """Return size and time of last use of each file, by its name without the ending."""
-    return {
-        path.name.removesuffix(ending): (status.st_size, status.st_mtime)
-        for path, status in disk.files(folder, ending)
-    }
 
 
 def _parse_hold(path: Path, keyring: Keyring | None) -> Hold:

@@ -136,6 +136,12 @@ class VaultStore:
         """Delete chunks that nobody holds and return how many were deleted."""
         return sum(await _on_disk(self.vault.delete, keys))
 
+    async def salted(self, salts: Collection[str]) -> list[ChunkKey]:
+        """Return the keys of all chunks that have one of these salts, whoever keeps them."""
+        return await _on_disk(
+            lambda: [r.key for _, r in self.vault.records() if r.cache_salt in salts]
+        )
+
     async def list(
         self,
         *,
@@ -190,12 +196,6 @@ class VaultStore:
             dry_run=dry_run,
         )
         return await _on_disk(work)
-
-    async def salted(self, salts: Collection[str]) -> list[ChunkKey]:
-        """Return the keys of all chunks that have one of these salts, whoever keeps them."""
-        return await _on_disk(
-            lambda: [r.key for _, r in self.vault.records() if r.cache_salt in salts]
-        )
 
     def label(self, key: ChunkKey) -> str:
         """Return the name of a key's record, a keyed hash."""

@@ -200,7 +200,7 @@ def _publish(vault: Vault, chunks: Sequence[_Chunk]) -> None:
         )
         for one in waiting:
             if one.file is not None:
-                disk.place(one.file, folder.content(one.content))
+                disk.replace(one.file, folder.content(one.content))
                 one.file = None
         # Also what is there already, by somebody who may not have come so far yet.
         disk.sync([folder.contents])
@@ -245,7 +245,7 @@ def _name_records(vault: Vault, chunks: Sequence[_Chunk]) -> None:
     try:
         for one in chunks:
             if one.record is not None:
-                disk.place(one.record, vault.folder.record(one.name))
+                disk.replace(one.record, vault.folder.record(one.name))
                 one.record = None
                 placed.append(one)
         disk.sync([vault.folder.records])

@@ -7,10 +7,28 @@ from pathlib import Path
 
 import pytest
 from fake_stack import FakeStack
+from windows_disk import WindowsDisk
 
 from cwm_jupyter import current, workspace
 from cwm_jupyter.core.connection import ConnectedStack
 from cwm_jupyter.workspace import Workspace
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run tests of files again in a folder as Windows has it, where they are marked so."""
+    marker = metafunc.definition.get_closest_marker("every_system")
+    if marker is not None:
+        metafunc.parametrize("system", marker.args or ["here", "windows"], indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def system(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The system on which a test's folder seems to be."""
+    if getattr(request, "param", "here") == "here":
+        yield
+        return
+    with WindowsDisk(request.getfixturevalue("tmp_path")):
+        yield
 
 
 @pytest.fixture

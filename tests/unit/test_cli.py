@@ -164,7 +164,7 @@ def test_freeze_thaw_ls_rm(cwm: Any, fake_stack: FakeStack) -> None:
     fake_stack.restart()
     status, out, _ = cwm("thaw", "paper")
     assert status == 0
-    assert "all intact" in out
+    assert "all read from the disk and right" in out
     assert cwm("rm", "paper")[1].endswith("cwm rm --undo paper\n")
     assert document(cwm("rm", "paper", "--undo", "--json")[1])["state"] == "intact"
 

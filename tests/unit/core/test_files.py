@@ -99,23 +99,6 @@ def test_the_file_and_its_folder_are_synced(
     assert synced == [False, True] if os.name != "nt" else [False]
 
 
-def test_a_replace_that_a_reader_blocks_is_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    refusals = [PermissionError("in use"), PermissionError("in use")]
-    replace = Path.replace
-
-    def refuse_twice(source: Path, target: Path) -> Path:
-        if refusals:
-            raise refusals.pop()
-        return replace(source, target)
-
-    monkeypatch.setattr(files, "_REPLACE_DELAYS_S", (0.0, 0.0))
-    monkeypatch.setattr(Path, "replace", refuse_twice)
-    files.write_atomic(tmp_path / "a", b"x")
-    assert (tmp_path / "a").read_bytes() == b"x"
-
-
 def test_concurrent_writers_and_readers_see_whole_files_only(tmp_path: Path) -> None:
     path = tmp_path / "a"
     contents = [bytes([i]) * 100_000 for i in range(4)]

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
+import blake3
+import msgspec
 import pytest
 from entries import make_session, make_window
 
+from cwm_jupyter.core import files
 from cwm_jupyter.core.library import Library, Manifest
 from cwm_jupyter.core.models import ChunkRef, Fingerprint, Message, Probe, Session, Window
 from cwm_jupyter.core.transcript import Transcript
-from cwm_jupyter.errors import IndexCorruptError, SessionBusyError
+from cwm_jupyter.errors import IndexCorruptError, SchemaError, SessionBusyError
+
+pytestmark = pytest.mark.every_system
 
 TRANSCRIPT = Transcript(messages=[Message(role="user", content="hi")], token_ids=[1, 2, 3])
 
@@ -90,6 +96,29 @@ def test_a_whole_manifest_that_is_not_the_window_s_is_refused(
     folder = library.home / "windows"
     (folder / f"w1.{other[:16]}.json").replace(folder / f"w1.{window.manifest_digest[:16]}.json")
     with pytest.raises(IndexCorruptError, match="not the one in the index"):
+        library.manifest(window)
+
+
+def written(library: Library, document: dict[str, Any], schema: int) -> Window:
+    """Put a window's manifest there as a release of that schema would have written it."""
+    data = msgspec.json.encode(document, order="sorted")
+    digest = blake3.blake3(data).hexdigest()
+    path = library.home / "windows" / f"w1.{digest[:16]}.json"
+    files.write_checked(path, "manifest", schema, document)
+    return make_window("w1", "paper", manifest_digest=digest)
+
+
+@pytest.mark.covers("SR-030")
+def test_a_manifest_from_before_a_field_was_added_is_read(library: Library) -> None:
+    document = manifest().to_dict()
+    del document["recomputed"]
+    assert library.manifest(written(library, document, 1)) == manifest()
+
+
+@pytest.mark.covers("SR-030")
+def test_a_manifest_of_a_newer_schema_is_refused(library: Library) -> None:
+    window = written(library, manifest().to_dict(), 2)
+    with pytest.raises(SchemaError, match=r"has schema version 2; this release knows 1"):
         library.manifest(window)
 
 

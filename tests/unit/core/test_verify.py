@@ -10,6 +10,8 @@ from cwm_jupyter.core.job import Job, JobState
 from cwm_jupyter.core.models import Proof
 from cwm_jupyter.errors import CancelledJobError, KVStoreError, WindowNotFoundError
 
+pytestmark = pytest.mark.every_system
+
 
 async def test_an_intact_window(bench: Bench) -> None:
     window = await bench.frozen("paper")

@@ -167,7 +167,7 @@ def test_a_terminals_conversation(shell: InteractiveShell, fake_stack: FakeStack
     assert seen.stdout.startswith("Froze terminal as paper")
     assert shell.user_ns["frozen"].window.note == "a note"
     fake_stack.restart()
-    assert "all intact" in run(shell, "%thaw paper").stdout
+    assert "all read from the disk and right" in run(shell, "%thaw paper").stdout
     run(shell, "%%cwm -o reply\nAnd then?")
     assert shell.user_ns["reply"].session == "paper"
     assert shell.user_ns["reply"].cached_tokens > 0
@@ -186,7 +186,8 @@ def test_a_notebooks_conversation(kernel: InteractiveShell, fake_stack: FakeStac
     assert frozen[0].data["text/plain"].startswith("Freezing My-notebook: ")
     assert frozen[-1].data["text/plain"].startswith("Froze My-notebook as paper: ")
     fake_stack.restart()
-    assert "all intact" in run(kernel, "%thaw paper --as again").outputs[-1].data["text/html"]
+    shown = run(kernel, "%thaw paper --as again").outputs[-1].data["text/html"]
+    assert "all read from the disk and right" in shown
     assert shared.name == "again"
     listed = run(kernel, "%cwm ls").outputs[-1].data
     assert "<table>" in listed["text/html"]

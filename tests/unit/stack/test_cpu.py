@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cwm_jupyter import config
 from cwm_jupyter.stack import cpu, doctor
 from cwm_jupyter.stack.cpu import cpu_features, slow_in_bfloat16
 
@@ -58,7 +59,7 @@ def test_the_doctor_says_what_the_engine_computes_in(
     write(cpuinfo, flags)
     monkeypatch.setattr(doctor.sys, "platform", "linux")
     monkeypatch.setattr(doctor.environment, "engine_kind", lambda: "cpu")
-    found = next(one for one in doctor._platform() if one.id == "cpu")
+    found = next(one for one in doctor._platform(config.load()) if one.id == "cpu")
     assert found.level == level
     assert ("AVX2, in float32" in (found.hint or "")) is (level == "warn")
     assert found.figures["avx512f"] is (level == "ok")

@@ -120,7 +120,7 @@ def test_too_little_shared_memory_is_an_error(
 def test_a_network_file_system_is_told(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, kind: str, level: str
 ) -> None:
-    root = namedtuple("sdiskpart", "mountpoint fstype")("/", kind)
+    root = namedtuple("sdiskpart", "mountpoint fstype opts")("/", kind, "rw,relatime")
     monkeypatch.setattr(psutil, "disk_partitions", lambda all: [root])  # noqa: A006
     monkeypatch.setattr(Path, "resolve", lambda path: Path("/somewhere"))
     assert finding(settings, "filesystem.vault").level == level

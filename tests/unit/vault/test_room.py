@@ -16,6 +16,8 @@ from cwm_jupyter.vault import room
 from cwm_jupyter.vault.content import HEADER_BYTES
 from cwm_jupyter.vault.files import Item, Vault
 
+pytestmark = pytest.mark.every_system
+
 ONE = SIZE + HEADER_BYTES
 
 

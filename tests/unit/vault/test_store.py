@@ -26,6 +26,8 @@ from cwm_jupyter.vault.fs import FsStore
 from cwm_jupyter.vault.memory import MemoryStore
 from cwm_jupyter.vault.store import VaultStore
 
+pytestmark = pytest.mark.every_system
+
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[VaultStore]:
@@ -193,6 +195,7 @@ def _refuse(handle: int) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+@pytest.mark.every_system("here")  # Windows syncs no folders
 async def test_what_the_disk_refuses_is_an_error_of_ours(
     store: VaultStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,8 @@ from cwm_jupyter.vault.rekey import reseal
 from cwm_jupyter.vault.store import VaultStore
 from cwm_jupyter.vault.upkeep import point, purge, shares
 
+pytestmark = pytest.mark.every_system
+
 
 def key(number: int, salt: str = "s" * 32) -> ChunkKey:
     return ChunkKey(

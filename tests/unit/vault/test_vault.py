@@ -18,6 +18,8 @@ from cwm_jupyter.vault import disk, folder
 from cwm_jupyter.vault.files import Vault
 from cwm_jupyter.vault.records import RECORD, SCHEMA
 
+pytestmark = pytest.mark.every_system
+
 
 @pytest.fixture(params=["plain", "encrypted"])
 def keyring(request: pytest.FixtureRequest, tmp_path: Path) -> Keyring | None:
@@ -269,6 +271,7 @@ def test_one_chunk_that_cannot_be_stored_fails_alone(
     assert not list(vault.folder.path.rglob("*.tmp"))
 
 
+@pytest.mark.every_system("here")  # Windows syncs no folders
 def test_nothing_is_called_stored_before_it_is_synced(
     vault: Vault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
