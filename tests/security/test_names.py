@@ -138,7 +138,7 @@ def test_no_bad_id_gets_in(tmp_path, bad) -> None:
 
 
 @given(name=st.one_of(st.text(min_size=1, max_size=40), nasty, st.sampled_from(REFUSED)))
-@hypothesis_settings(max_examples=60)
+@hypothesis_settings(max_examples=25)
 def test_whatever_a_name_is_files_are_named_by_ids(name) -> None:
     async def run(folder: Path) -> None:
         bench = Bench(folder)
@@ -158,6 +158,26 @@ def test_whatever_a_name_is_files_are_named_by_ids(name) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(run(Path(folder)))
+
+
+@pytest.mark.covers("SC-005")
+@pytest.mark.parametrize(
+    "place", ["question", "system message", "note", "new note", "clone's note"]
+)
+async def test_half_a_character_is_refused_and_nothing_changes(tmp_path, place) -> None:
+    """What bytes that are no UTF-8 become on a command line."""
+    bench, bad = await prepared(tmp_path), "a\udcff"
+    manager, before = bench.manager, files(bench.home)
+    with pytest.raises(ValidationError, match="no valid text"):
+        await {
+            "question": lambda: manager.say("talk", bad),
+            "system message": lambda: manager.create_session("new", system=bad),
+            "note": lambda: manager.freeze("new", "talk", note=bad),
+            "new note": lambda: manager.keeping.edit_window("paper", note=bad),
+            "clone's note": lambda: manager.branches.clone("paper", "new", note=bad),
+        }[place]()
+    assert files(bench.home) == before
+    await bench.reconnect()
 
 
 @given(path=st.one_of(st.sampled_from([*TRAVERSAL, *NASTY, *LONG]), st.text(max_size=30)))

@@ -15,6 +15,7 @@ from cwm_jupyter.core.names import (
     check_id,
     check_name,
     check_tag,
+    check_unicode,
     name_key,
     new_id,
     numbered,
@@ -200,3 +201,9 @@ def test_fresh_ids_differ_and_are_allowed() -> None:
 def test_what_could_lead_elsewhere_as_a_file_name_is_no_id(value: Any) -> None:
     with pytest.raises(ValidationError, match="Not the id of a session"):
         check_id(value, "session")
+
+
+def test_text_that_cannot_be_written_down_is_refused() -> None:
+    assert check_unicode("a\x1b\n\u202e\U0001d51e", "note") == "a\x1b\n\u202e\U0001d51e"
+    with pytest.raises(ValidationError, match=r"The note is no valid text: U\+D800 .* position 2"):
+        check_unicode("a\ud800", "note")
