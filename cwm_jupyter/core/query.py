@@ -25,7 +25,7 @@ Document = Mapping[str, Any]
 
 _DURATIONS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _LONGEST_S = 100 * 365 * 86_400  # beyond it, times leave what a clock can show
-_SIZES = {"": 1, "b": 1, "bytes": 1} | {
+_SIZES: dict[str, int] = {"": 1, "b": 1, "bytes": 1} | {
     f"{prefix}{unit}b": base ** (power + 1)
     for unit, base in (("", 1000), ("i", 1024))
     for power, prefix in enumerate("kmgt")
@@ -211,7 +211,7 @@ class Listed:
             tags = {name_key(tag) for tag in query.tags}
             met.append(lambda each: bool(each["tags"]) and tags <= {*map(name_key, each["tags"])})
         if words := name_key(query.text or "").split():
-            met.append(lambda each: all(word in _searched(each) for word in words))
+            met.append(_says(words))
         return met
 
     def sort(self, query: Query, documents: list[Document]) -> None:
@@ -305,6 +305,12 @@ def _shown(query: Query) -> Callable[[Document], bool]:
     return shown
 
 
-def _searched(document: Document) -> str:
-    """Return all that text is looked for in; a line break keeps words of two fields apart."""
-    return name_key("\n".join([document["name"], document.get("note", ""), *document["tags"]]))
+def _says(words: Sequence[str]) -> Callable[[Document], bool]:
+    """Return the condition that each word is in name, note or tags."""
+
+    def says(document: Document) -> bool:
+        # A line break, which no word has, keeps what is in two fields apart.
+        said = name_key("\n".join([document["name"], document.get("note", ""), *document["tags"]]))
+        return all(word in said for word in words)
+
+    return says

@@ -136,5 +136,5 @@ def test_a_context_of_32k_tokens(long_result: BenchResult, row: str) -> None:
 
 
 def test_operations_of_a_full_index_are_quick_beside_writing_it(result: BenchResult) -> None:
-    for what in ("open", "find", "list", "tag", "add"):
+    for what in ("open", "find", "list", "tag", "page", "add", "see"):
         _holds(result.row(f"index-{what}"))
