@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("own_process")
 
 def test_all_is_whole_and_lazy() -> None:
     assert cwm.__all__ == sorted(cwm.__all__)
-    assert set(cwm.__all__) == {*api.__all__, "CWMError", "__version__"}
+    assert set(cwm.__all__) == {*api.__all__, "CWMError", "__version__", "panel"}
     for name in cwm.__all__:
         assert getattr(cwm, name) is not None
         assert name in dir(cwm)
@@ -92,6 +92,21 @@ def test_a_conversation(fake_stack: FakeStack, tmp_path: Path) -> None:
     assert thawed.report.complete
     assert [s.name for s in cwm.sessions().items] == ["main", "again"]
     assert cwm.sessions(state="thawed", limit=1).total == 1
+
+
+@pytest.mark.covers("TL-005", "TL-006")
+def test_listings_choose_and_sort(fake_stack: FakeStack) -> None:
+    for name, note in (("b", "On Cats"), ("a", "on dogs")):
+        cwm.session(name).say(QUESTION)
+        cwm.freeze(name, name, note=note)
+    assert [w.name for w in cwm.windows("cats").items] == ["b"]
+    assert [w.name for w in cwm.windows(session="a", min_size="1", newer_than="1h").items] == ["a"]
+    page = cwm.windows(sort="name", limit=1, offset=1)
+    assert ([w.name for w in page.items], page.total) == (["b"], 2)
+    assert [s.name for s in cwm.sessions(sort="-created", state=["frozen"]).items] == ["a", "b"]
+    assert cwm.sessions("nothing", older_than="1d").total == 0
+    with pytest.raises(ValidationError, match="There is no session sort 'bytes'"):
+        cwm.sessions(sort="bytes")
 
 
 def test_upkeep(fake_stack: FakeStack) -> None:
