@@ -179,12 +179,9 @@ class AutoFreeze:
     def _begin(self, session: Session, policy: FreezePolicy) -> Session:
         """Begin the session that goes on with the summary, under the same rules."""
         library = self._parts.library
-        number = 2
-        while library.index.find_session(name := numbered(session.name, number)) is not None:
-            number += 1
         fresh = Session(
             id=uuid.uuid4().hex,
-            name=name,
+            name=self._fresh_name(session.name),
             state="active",
             model=session.model,
             lineage_id=library.lineages.create(),
@@ -196,6 +193,17 @@ class AutoFreeze:
         summary = Message(role="system", content=policy.summary or "")
         library.add_session(lasting(fresh, session.ttl_s), Transcript(messages=[summary]))
         return fresh
+
+    def _fresh_name(self, name: str) -> str:
+        """Return the next free name: after ``chat`` comes ``chat-2``, and then ``chat-3``."""
+        find = self._parts.library.index.find_session
+        first, _, number = name.rpartition("-")
+        if number.isdecimal() and first and find(first) is not None:
+            name = first
+        count = 2
+        while find(numbered(name, count)) is not None:
+            count += 1
+        return numbered(name, count)
 
 
 def _policy_report(session: Session) -> PolicyReport:

@@ -40,7 +40,7 @@ class Going:
     @property
     def ids(self) -> list[str]:
         """The ids of the windows and the sessions."""
-        return [one.id for one in (*self.windows, *self.sessions)]
+        return [*(window.id for window in self.windows), *(session.id for session in self.sessions)]
 
 
 async def choose(
@@ -84,15 +84,14 @@ class _Choice:
         """Look at who is in the same lineages; return the salts whose chunks matter."""
         going, index = self.going, self._library.index
         leaving = set(going.ids)
-        ours = {one.lineage_id for one in (*going.windows, *going.sessions)}
+        ours = _lineages(going.windows, going.sessions)
         self._windows = [
             w for w in index.all_windows() if w.lineage_id in ours and w.id not in leaving
         ]
         self._sessions = [
             s for s in index.all_sessions() if s.lineage_id in ours and s.id not in leaving
         ]
-        remaining = {one.lineage_id for one in (*self._windows, *self._sessions)}
-        going.lineages = sorted(ours - remaining)
+        going.lineages = sorted(ours - _lineages(self._windows, self._sessions))
         for lineage_id in {*going.lineages, *(s.lineage_id for s in going.sessions)}:
             for salt, layout in self._library.lineages.salts(lineage_id).items():
                 self._salts[salt] = lineage_id, layout
@@ -182,3 +181,7 @@ class _Choice:
 
     def _keys(self, window: Window) -> list[ChunkKey]:
         return window_keys(self._library, window, self._library.manifest(window))
+
+
+def _lineages(windows: Sequence[Window], sessions: Sequence[Session]) -> set[str]:
+    return {window.lineage_id for window in windows} | {s.lineage_id for s in sessions}

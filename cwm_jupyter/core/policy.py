@@ -143,8 +143,8 @@ def _filled(pattern: str, *, session: str, turn: int, number: int, day: date) ->
     """Fill in a pattern; the session's name is cut short where the whole would be too long."""
     while True:
         name = pattern.format(session=session, turn=turn, n=number, date=day.isoformat())
-        fits = len(name) <= MAX_NAME_LENGTH and len(name.encode("utf-8", "replace")) <= _LONGEST_BYTES
-        if fits or not session:
+        size_bytes = len(name.encode("utf-8", "replace"))
+        if (len(name) <= MAX_NAME_LENGTH and size_bytes <= _LONGEST_BYTES) or not session:
             return name
         session = session[:-1]
 

@@ -124,8 +124,8 @@ class Purge:
                 _check_removed(transaction.get_session(session.id), "session", session.name)
                 transaction.remove_session(session.id)
             # One that was brought back, cloned and removed again meanwhile has left a clone.
-            entries = [*transaction.all_windows(), *transaction.all_sessions()]
-            stay = {entry.lineage_id for entry in entries}
+            stay = {window.lineage_id for window in transaction.all_windows()}
+            stay |= {session.lineage_id for session in transaction.all_sessions()}
             going.lineages = [one for one in going.lineages if one not in stay]
         index.forget_previous()
 

@@ -18,7 +18,7 @@ from cwm_jupyter.core.models import (
     WindowStatus,
 )
 from cwm_jupyter.layout import Block, Facts, Line, Table
-from cwm_jupyter.present.phrases import chunks, excerpt, facts, proof, turns
+from cwm_jupyter.present.phrases import chunks, excerpt, facts, proof, stays, turns
 from cwm_jupyter.units import age, count, megabytes, seconds
 
 __all__ = ["FORMS"]
@@ -28,13 +28,18 @@ _DIGEST = 12
 
 
 def _session(session: Session) -> list[Block]:
-    return [
+    lines: list[Block] = [
         Line(
             f"Session {session.name}, {session.state}: {turns(session.turns)}, "
             f"{count(session.tokens)} tokens{_of_context(session)}, {session.model}; "
             f"last used {age(session.updated_at)}"
         )
     ]
+    if session.state in ("deleted", "expired"):
+        lines.append(
+            Line(f"Bring it back with: cwm rm --undo -s {shlex.quote(session.name)}", faint=True)
+        )
+    return lines
 
 
 def _window(window: Window) -> list[Block]:
@@ -112,6 +117,8 @@ def _session_status(status: SessionStatus) -> list[Block]:
         ("begun", age(session.created_at)),
         ("last used", age(session.updated_at)),
         ("tags", " ".join(session.tags)),
+        ("stays", stays(session)),
+        ("frozen by itself", "yes: cwm admin policy" if session.policy else ""),
         ("chunks", _stored(status)),
         ("windows", ", ".join(status.windows)),
         ("lineage", ", ".join(status.lineage)),
@@ -126,6 +133,7 @@ def _window_status(status: WindowStatus) -> list[Block]:
         ("window", f"{window.name}, {window.state}"),
         ("note", window.note),
         ("tags", " ".join(window.tags)),
+        ("stays", stays(window)),
         ("model", window.model),
         ("frozen", age(window.created_at)),
         ("last thawed", age(window.used_at) if window.used_at else "never"),

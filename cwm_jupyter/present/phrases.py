@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cwm_jupyter.core.models import Window
+from cwm_jupyter.core.models import Session, Window
 from cwm_jupyter.layout import Facts
 from cwm_jupyter.units import count
 
-__all__ = ["chunks", "excerpt", "facts", "many", "proof", "tail", "turns"]
+__all__ = ["chunks", "excerpt", "facts", "many", "proof", "stays", "tail", "turns"]
 
 
 def chunks(number: int) -> str:
@@ -47,3 +47,11 @@ def facts(pairs: Sequence[tuple[str, str]]) -> Facts:
 def many(number: int, what: str) -> str:
     """Return a number and what is counted, in the plural where there is not just one."""
     return f"{count(number)} {what}{'' if number == 1 else 's'}"
+
+
+def stays(entry: Session | Window) -> str:
+    """Return how long a session or window stays, nothing where it does until it is removed."""
+    until = ""
+    if entry.expires_at is not None:
+        until = f"until {entry.expires_at[:16].replace('T', ' ')} UTC, later if it is used"
+    return f"pinned{f', else {until}' if until else ''}" if entry.pinned else until

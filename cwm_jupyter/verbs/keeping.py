@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -26,16 +27,15 @@ def _rm(
     if args.undo and args.purge:
         raise ValidationError("What is purged cannot be brought back: --undo or --purge, not both.")
     manager = workspace.manager
+    work: Callable[[str], Awaitable[Window | Session | PurgeReport]]
     if args.session is None:
-        works = manager.remove_window, manager.restore_window, manager.deletion.delete_window
+        work = manager.restore_window if args.undo else manager.remove_window
+        if args.purge:
+            work = manager.deletion.delete_window
     else:
-        works = (
-            manager.remove_session,
-            manager.keeping.restore_session,
-            manager.deletion.delete_session,
-        )
-    remove, restore, delete = works
-    work = restore if args.undo else delete if args.purge else remove
+        work = manager.keeping.restore_session if args.undo else manager.remove_session
+        if args.purge:
+            work = manager.deletion.delete_session
     gone = workspace.run(work, args.session or args.window)
     if args.session is None and not args.undo:
         heir = workspace.library.index.find_window(args.window)

@@ -65,6 +65,10 @@ class Front:
     def read(self) -> str:
         return self.piped
 
+    def later(self, work: Callable[[], None]) -> None:
+        self.notes.append("result")
+        work()
+
 
 @pytest.fixture
 def front() -> Front:
