@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from cwm_jupyter.core.verify import window_keys
-from cwm_jupyter.errors import WindowNotFoundError
-
 pytestmark = pytest.mark.stack
 
 
@@ -79,52 +76,3 @@ async def test_only_the_damaged_turn_of_several_is_computed(driver, name) -> Non
     assert thawed.complete
     assert thawed.chunks_recomputed == repaired.chunks_recomputed
     assert thawed.probe.passed
-
-
-@pytest.mark.covers("E2E-004")
-async def test_nothing_is_left_of_a_window_that_was_purged(driver, name) -> None:
-    manager, library = driver.manager, driver.workspace.library
-    stack = await driver.workspace.connect()
-    await driver.talk(name, driver.text(1800, start=9000))
-    window = (await manager.freeze(name, name, note="a secret note")).window
-    held = await driver.held(name)
-    manifest = library.manifest(window)
-    keys = window_keys(library, window, manifest)
-    vault = stack.store.vault
-    pieces = [(await stack.store.read(key))[1000:1064] for key in keys]
-    gone = [ref.digest for ref in manifest.refs] + [vault.name(key) for key in keys] + [window.id]
-    files = [path for path in library.home.rglob("*") if path.is_file()]
-    there = b"".join(str(path).encode() + path.read_bytes() for path in files)
-    assert all(one.encode() in there for one in gone)
-    assert all(piece in there for piece in pieces)
-
-    await manager.remove_window(name)
-    await manager.remove_session(name)
-    report = await manager.purge()
-    assert report.removed
-    assert name in report.windows
-    assert name in report.sessions
-    assert report.memory_cleared
-    assert report.chunks >= window.chunks
-    assert report.freed_bytes >= window.size_bytes
-
-    with pytest.raises(WindowNotFoundError):
-        await manager.status(window=name)
-    assert library.index.get_window(window.id) is None
-    assert library.index.get_session(held.session.id) is None
-    for root in (library.home, vault.folder.path):
-        for path in root.rglob("*"):
-            shown = str(path).encode()
-            data = path.read_bytes() if path.is_file() else b""
-            for one in (*gone, held.session.id, held.session.lineage_id, "a secret note"):
-                assert one.encode() not in shown + data, path
-            assert not any(piece in data for piece in pieces), path
-    found = await stack.cache.prefetch(
-        held.transcript.token_ids,
-        model_name=stack.kv_model_name,
-        world_size=stack.world_size,
-        cache_salt=held.salt,
-    )
-    assert found.found == 0
-    usage = await manager.disk_usage()
-    assert name not in [row.window for row in usage.windows]
