@@ -208,7 +208,7 @@ def _wanted(action: str | None, name: str | None, since_s: float | None) -> Call
 
 def _keys(line: Line) -> set[str]:
     """Return what the names in a line are compared by."""
-    keys = set()
+    keys: set[str] = set()
     for value in line.names.values():
         keys.update(map(name_key, [value] if isinstance(value, str) else value))
     return keys

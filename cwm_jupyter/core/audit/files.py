@@ -154,7 +154,7 @@ class AuditFiles:
             yield
 
     def _write(self, tail: _Tail, key: bytes, fields: dict[str, Any], *, opens: bool) -> int:
-        found = {"torn": tail.torn, "headless": tail.headless}
+        found: dict[str, Any] = {"torn": tail.torn, "headless": tail.headless}
         data = b""
         if opens:
             who = ("time", "user", "host", "pid", "program", "kernel")
@@ -190,7 +190,9 @@ class AuditFiles:
         """
         if head is not None and size == head.size_bytes:
             return _Tail(head.seq, head.mac)
-        data = self.path.read_bytes() if size is not None else b""
+        # Without a present file a crash came into a rotation, or somebody took the file away.
+        newest = [self.path] if size is not None else self._older()[-1:]
+        data = newest[0].read_bytes() if newest else b""
         whole, _, unfinished = data.rpartition(b"\n")
         torn = keyed(unfinished, key) if unfinished else None
         if head is None:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from cwm_jupyter.core.audit import Audit, AuditReport
 from cwm_jupyter.core.audit import files as audit_files
+from cwm_jupyter.core.models import FreezePolicy
 from cwm_jupyter.errors import (
     IndexBusyError,
     ResourceExhaustedError,
@@ -85,7 +86,7 @@ async def test_every_change_is_there_with_who_what_and_result(tmp_path) -> None:
         ("remove-session", {"session": "talk"}, "done"),
         ("gc", {}, "begun"),
         ("gc", {}, "done"),
-        ("purge", {}, "begun"),
+        ("purge", {"windows": ["paper"], "sessions": ["talk"]}, "begun"),
         ("purge", {"windows": ["paper"], "sessions": ["talk"]}, "done"),
     ]
     freeze = report.records[1].line
@@ -96,6 +97,38 @@ async def test_every_change_is_there_with_who_what_and_result(tmp_path) -> None:
     assert freeze.host
     assert freeze.program
     assert report.records[-1].line.begun == report.records[-2].line.seq
+    assert report.intact
+    await bench.reconnect()
+
+
+@pytest.mark.covers("SC-006")
+async def test_no_kind_of_change_is_left_out(tmp_path) -> None:
+    bench = Bench(tmp_path)
+    manager, file = bench.manager, tmp_path / "paper.cwm"
+    await bench.frozen("paper", "What is the capital of France, and why is it that one?")
+    await manager.branches.clone("paper", "branch")
+    await manager.keeping.edit_window("paper", note="of interest")
+    await manager.keeping.edit_session("paper", add_tags=["one"])
+    await manager.keeping.expire()
+    await manager.turns.rewind("paper", 1)
+    await manager.autofreeze.set_policy("paper", FreezePolicy(at_tokens=4000))
+    await manager.questions.ask("paper", ["And of Spain?"])
+    await manager.archives.export(["paper"], file)
+    await manager.archives.export_text("paper", tmp_path / "paper.md")
+    await manager.archives.import_file(file, as_name="imported")
+    await manager.repair("paper")
+    report = manager.audit.read()
+    done = [record.line.action for record in report.records if record.line.result == "done"]
+    assert done[-11:] == [
+        "clone", "edit", "edit-session", "expire", "rewind", "policy", "ask",
+        "export", "export-text", "import", "repair",
+    ]  # fmt: skip
+    names = {record.line.action: record.line.names for record in report.records}
+    assert names["clone"] == {"window": "paper", "new": "branch"}
+    assert names["import"]["file"] == "paper.cwm"
+    whole = log(bench.home).read_bytes()
+    for said in (b"France", b"Spain", b"of interest"):
+        assert said not in whole
     assert report.intact
     await bench.reconnect()
 
@@ -453,11 +486,18 @@ def test_rotation_keeps_the_chain_and_all_files(tmp_path) -> None:
 
 def test_a_crash_in_the_middle_of_a_rotation(tmp_path) -> None:
     audit = write(tmp_path, 3)
+    head = audit._files.head_path
+    before = head.read_bytes()
+    write(tmp_path, 1, audit)
     assert audit._files._rotate()
     assert audit.read().intact
-    write(tmp_path, 1, audit)
+    head.write_bytes(before)  # and the crash before it was between a line and its head
     assert audit.read().intact
-    assert audit.read().files == 2
+    write(tmp_path, 1, audit)
+    report = audit.read()
+    assert report.intact
+    assert report.files == 2
+    assert [record.line.seq for record in report.records] == [2, 3, 4, 5, 7]
 
 
 def test_a_head_that_is_lost_with_the_present_file(tmp_path) -> None:
