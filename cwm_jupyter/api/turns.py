@@ -5,12 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from typing import cast
 
 from cwm_jupyter.api.frozen import athaw, show, thaw
 from cwm_jupyter.api.live import LiveSession
 from cwm_jupyter.core.answers import AskReport
 from cwm_jupyter.core.job import Job
-from cwm_jupyter.core.models import SessionStatus, ThawReport, Window, WindowStatus
+from cwm_jupyter.core.models import ThawReport, Window, WindowStatus
 from cwm_jupyter.core.reference import Reference
 from cwm_jupyter.current import shared
 from cwm_jupyter.errors import CWMError
@@ -125,9 +126,9 @@ class FrozenWindow:
         """As `thaw`, awaited."""
         return _live(await athaw(self.name, as_session=as_session))
 
-    def show(self) -> WindowStatus | SessionStatus:
+    def show(self) -> WindowStatus:
         """Return all there is to say about the window, see `show`."""
-        return show(Reference.parse(self.name).window)
+        return cast(WindowStatus, show(Reference.parse(self.name).window))
 
     def __repr__(self) -> str:
         return f"<{self._shown(text)}>"

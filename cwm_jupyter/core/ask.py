@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import anyio
@@ -75,7 +75,8 @@ class Questions:
         keep
             Keep the branches as sessions, under this name with the question's number after it.
         job
-            Told of the stages; cancelling it ends all questions.
+            Told of the stages; cancelling it ends all questions. Branches that had been kept by
+            then stay.
 
         Raises
         ------
@@ -112,10 +113,11 @@ class Questions:
                 temperature=temperature,
             )
             await to_thread.run_sync(index.update_window, found.id, _used)
-            answers, ask_s = await batch.run(questions, names)
-            kept = [a.reply.session for a in answers if a.reply and a.reply.session]
-            if kept:
-                entry.names["sessions"] = kept
+            try:
+                answers, ask_s = await batch.run(questions, names)
+            finally:
+                if batch.kept:
+                    entry.names["sessions"] = batch.kept
             job.finish()
             return AskReport(
                 restored=batch.restored.report.replace(
@@ -140,6 +142,8 @@ class _Batch:
     restored: Restoration
     max_tokens: int
     temperature: float
+    #: names of the sessions made so far
+    kept: list[str] = field(default_factory=list)
 
     async def run(
         self, questions: Sequence[str], names: Sequence[str | None]
@@ -203,6 +207,7 @@ class _Batch:
     def _keep(self, name: str, branch: Transcript) -> None:
         session = self.restore.session(self.restored, name, "active", branch)
         self.restore.parts.library.add_session(session, branch)
+        self.kept.append(name)
 
 
 def _check(questions: Sequence[str]) -> None:

@@ -6,9 +6,9 @@ asked of the engine, which takes the chunks in, tells how many tokens it took fr
 reproduce the probe of the freeze.
 
 The state at the end of an earlier turn is restored from its own chunks alone. A freeze notes the
-probe at the window's end, so there is none to compare with: what is known then is that each chunk
-has the bytes that were frozen, and that the engine is the same in all its fields. An engine that
-differs is therefore not accepted for an earlier turn.
+probe at the window's end, so there is none to compare with: what is known then is how much came
+from cache, that what was read from the disk has the bytes that were frozen, and that the engine is
+the same in all its fields. An engine that differs is therefore not accepted for an earlier turn.
 """
 
 from __future__ import annotations

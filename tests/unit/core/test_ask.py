@@ -220,6 +220,23 @@ async def test_cancelling_the_task_ends_all(bench: Bench) -> None:
     assert [s.name for s in (await bench.manager.sessions()).items] == ["paper"]
 
 
+async def test_a_branch_that_was_kept_before_a_cancel_stays_and_is_logged(bench: Bench) -> None:
+    await bench.frozen("paper")
+
+    def watch(state: JobState) -> None:
+        if state.stage == "answer" and state.done:
+            job.cancel()
+
+    job = Job("ask", watch)
+    with pytest.raises(CancelledJobError):
+        await bench.manager.questions.ask("paper", QUESTIONS, keep="branch", job=job)
+    kept = [s.name for s in (await bench.manager.sessions()).items if s.name != "paper"]
+    assert kept
+    line = bench.manager.audit.read(last=1).records[0].line
+    assert (line.action, line.result) == ("ask", "job.cancelled")
+    assert sorted(line.names["sessions"]) == sorted(kept)
+
+
 @pytest.mark.parametrize("stage", ["check", "load", "answer"])
 async def test_cancelling_the_job_ends_all(bench: Bench, stage: str) -> None:
     await bench.frozen("paper")
