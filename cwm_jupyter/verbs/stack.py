@@ -111,7 +111,7 @@ VERBS = (
         "start the local stack: LMCache and vLLM",
         _up,
         [
-            argument("--model", metavar="MODEL", help="a model's folder (default: SmolLM2-135M)"),
+            argument("--model", metavar="PATH", help="a model's folder (default: SmolLM2-135M)"),
             argument(
                 "--engine-arg",
                 dest="engine_args",

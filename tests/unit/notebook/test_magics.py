@@ -109,7 +109,7 @@ def test_without_a_stack_two_lines_say_so(shell: InteractiveShell) -> None:
     [
         ("%thaw nothing", "There is no window 'nothing'.  [window.not_found]"),
         ("%freeze", "%freeze: the following arguments are required: NAME.  [input.usage]"),
-        ("%cwm frezze", "Did you mean freeze?"),
+        ("%cwm frezze", "Did you mean freeze"),
         ("%freeze 'x", "No closing quotation."),
         ("%cwm ls -o 1x", "must be the name of a variable, not '1x'"),
         ("%cwm ls -o class", "must be the name of a variable, not 'class'"),
