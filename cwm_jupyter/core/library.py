@@ -7,6 +7,7 @@ Layout of a home folder::
     windows/ID.DIGEST.json  a window's manifest, bound to its index entry by its digest
     keys/LINEAGE.secret     a lineage's secret
     keys/encryption.json    the key of what is encrypted (`cwm_jupyter.core.cipher`)
+    audit/, keys/audit.*    what was changed, by whom (`cwm_jupyter.core.audit`)
 
 Everything is owner-only, replaced atomically and checksummed. Transcripts and manifests are
 encrypted where the user wants it.
