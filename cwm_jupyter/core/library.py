@@ -3,6 +3,7 @@
 Layout of a home folder::
 
     index.json              sessions and windows, small (`cwm_jupyter.core.index`)
+    index.schema-N.json     the index as an older release had left it
     sessions/ID.json        a session's transcript, replaced at each turn
     windows/ID.DIGEST.json  a window's manifest, bound to its index entry by its digest
     keys/LINEAGE.secret     a lineage's secret
