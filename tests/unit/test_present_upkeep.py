@@ -72,6 +72,21 @@ def test_an_intact_window() -> None:
     )
 
 
+def test_a_hold_that_was_lost_is_told() -> None:
+    assert "put back" not in text(verified(check(hold="kept")))
+    shown = text(verified(check(hold="renewed"))).split("\n")
+    assert shown[1] == (
+        "paper: what keeps its chunks from quotas and clean-ups was lost, and is put back."
+    )
+    assert "could not be put back" in text(verified(check(hold="lost")))
+    assert "font-weight:bold" in html(verified(check(hold="lost")))
+
+
+def test_a_repair_tells_which_windows_are_intact_with_it() -> None:
+    assert "Intact again with it: two, three." in text(repaired(also_intact=["two", "three"]))
+    assert "Intact again" not in text(repaired())
+
+
 def test_a_damaged_window_says_what_and_what_to_do() -> None:
     assert text(verified(DAMAGED)).split("\n") == [
         "Window my paper is DAMAGED: of 46 chunks, 1 missing and 1 corrupt",
@@ -207,7 +222,7 @@ def test_garbage() -> None:
 def test_a_purge() -> None:
     report = PurgeReport(
         windows=["a", "b"], sessions=["main"], chunks=12, freed_bytes=27_600_000, secrets=1,
-        memory_cleared=True, removed=True,
+        memory_cleared=True, engine_cleared=True, removed=True,
     )  # fmt: skip
     assert text(report) == (
         "Purged windows a, b and session main: 12 chunks, 27.6 MB freed; "
@@ -217,7 +232,9 @@ def test_a_purge() -> None:
         "Would purge windows a, b: 12 chunks, 27.6 MB would be freed"
     )
     assert "no chunk of its own, 0 bytes" in text(report.replace(chunks=0, freed_bytes=0))
-    assert "when it stops (cwm down)" in text(report.replace(memory_cleared=False))
+    for name, field in (("LMCache", "memory_cleared"), ("The engine", "engine_cleared")):
+        said = f"{name} could not be asked to forget them: it does when it stops (cwm down)."
+        assert said in text(report.replace(**{field: False}))
     assert text(report.replace(windows=[], sessions=[])) == (
         "Nothing was removed that could be purged."
     )

@@ -139,6 +139,37 @@ async def test_a_repair_heals_every_window_that_shares_the_chunk(bench: Bench) -
     assert [check.chunks_recomputed for check in report_of_all.windows] == [1, 1]
 
 
+async def test_windows_that_were_damaged_with_it_are_intact_again(bench: Bench) -> None:
+    """Those all of whose chunks are, and no others; also in another lineage."""
+    await bench.frozen("one")
+    await bench.talk("one", *MORE)
+    two = (await bench.manager.freeze("two", "one")).window
+    twin = await bench.frozen("twin")  # the same text, and so the same contents
+    damage(bench, two, 0, two.chunks - 1)
+    bench.stack.restart()
+    states = {c.window: c.state for c in (await bench.manager.verify()).windows}
+    assert set(states.values()) == {"damaged"}
+    report = await bench.manager.repair("one")
+    assert report.also_intact == ["twin"]  # two lacks another chunk still
+    assert bench.window("twin") == twin
+    assert bench.window("two").state == "damaged"
+    assert (await bench.manager.repair("two")).also_intact == []
+    assert (await bench.manager.verify()).intact
+
+
+async def test_a_window_without_its_manifest_keeps_nobody_from_a_repair(bench: Bench) -> None:
+    window = await bench.frozen("paper")
+    torn = await bench.frozen("torn")
+    for path in (bench.home / "windows").glob(f"{torn.id}.*"):
+        path.write_bytes(b"{")
+    damage(bench, window, 0)
+    await bench.manager.verify()
+    assert bench.window("torn").state == "damaged"
+    report = await bench.manager.repair("paper")
+    assert (report.window.state, report.also_intact) == ("intact", [])
+    assert bench.window("torn").state == "damaged"
+
+
 async def test_stale_kv_in_memory_is_not_served_after_a_repair(bench: Bench) -> None:
     window = await bench.frozen("paper")
     keys = keys_of(bench, window)

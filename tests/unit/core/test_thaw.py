@@ -81,6 +81,22 @@ async def test_an_intact_window_is_restored_to_the_bit(bench: Bench, restarted: 
     assert after.used_at is not None
 
 
+async def test_what_was_read_from_the_disk_is_told_from_what_was_in_memory(bench: Bench) -> None:
+    """Only what was read was checked; the rest LMCache had in its memory."""
+    window = await bench.frozen("paper")
+    assert (await bench.manager.thaw("paper")).chunks_read == 0
+    bench.stack.restart()
+    assert (await bench.manager.thaw("paper")).chunks_read == window.chunks
+    assert (await bench.manager.thaw("paper")).chunks_read == 0
+    del bench.stack.memory[next(iter(bench.stack.memory))]
+    assert (await bench.manager.thaw("paper")).chunks_read == 1
+    assert (await bench.manager.thaw("paper", recompute=True)).chunks_read is None
+    bench.readable = False
+    await bench.reconnect()
+    report = await bench.manager.thaw("paper")
+    assert (report.complete, report.chunks_read) == (True, None)
+
+
 async def test_continuing_after_a_thaw_equals_continuing_without(bench: Bench) -> None:
     await bench.frozen("paper")
     expected = await answer(bench, "paper")

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+from typing import Any
+
 import pytest
 from bench import Bench
 from damage import flip, keys_of, refs_of
 
+from cwm_jupyter.core.chunks import ChunkKey
 from cwm_jupyter.core.job import Job, JobState
 from cwm_jupyter.core.models import Proof
 from cwm_jupyter.errors import CancelledJobError, KVStoreError, WindowNotFoundError
+from cwm_jupyter.vault.files import Item
+from cwm_jupyter.vault.store import VaultStore
 
 pytestmark = pytest.mark.every_system
 
@@ -163,3 +169,78 @@ async def test_a_chunk_is_as_bad_as_the_worst_of_its_ranks(bench: Bench) -> None
         1,
     )
     assert [(fault.chunk, fault.rank) for fault in check.faults] == [(1, 1)]
+
+
+@pytest.mark.covers("KV-006")
+@pytest.mark.parametrize("lost", ["gone", "damaged", "of another window", "half"])
+async def test_a_lost_hold_is_put_back_and_nothing_of_the_window_goes(
+    bench: Bench, lost: str
+) -> None:
+    window = await bench.frozen("paper")
+    await bench.frozen("other", "Something else altogether, and not a short text either.")
+    vault, keys = bench.stack.vault, keys_of(bench, window)
+    path = vault.folder.hold(window.id)
+    if lost == "gone":
+        path.unlink()
+    elif lost == "damaged":
+        path.write_bytes(b"{")
+    else:
+        vault.hold(window.id, keys[:1] if lost == "half" else keys_of(bench, bench.window("other")))
+    report = await bench.manager.verify()
+    assert report.intact
+    assert {c.window: c.hold for c in report.windows} == {"paper": "renewed", "other": "kept"}
+    hold = vault.holds()[window.id]
+    assert set(hold.records) == set(map(vault.name, keys))
+    assert set(hold.contents) == {ref.digest for ref in refs_of(bench, window)}
+    # What would take it now takes nothing of it.
+    vault.room.quota_bytes = vault.room.stored_bytes()
+    room_for = ChunkKey(chunk_hash=b"1" * 32, model_name="m", kv_rank=0)
+    [refused] = vault.store([Item(key=room_for, raw=memoryview(bytes(500)))])
+    assert refused.state == "failed"
+    assert vault.delete(keys) == [False] * len(keys)
+    assert not (await bench.manager.collect_garbage()).contents
+    assert (await bench.manager.verify()).intact
+    assert {c.hold for c in (await bench.manager.verify()).windows} == {"kept"}
+
+
+async def test_the_hold_of_a_damaged_window_is_put_back_too(bench: Bench) -> None:
+    """So that what is left of it stays, and what heals it later."""
+    window = await bench.frozen("paper")
+    vault, refs = bench.stack.vault, refs_of(bench, window)
+    vault.folder.content(refs[1].digest).unlink()
+    vault.folder.hold(window.id).unlink()
+    [check] = (await bench.manager.verify("paper")).windows
+    assert (check.state, check.hold) == ("damaged", "renewed")
+    assert set(vault.holds()[window.id].records) == set(map(vault.name, keys_of(bench, window)))
+    assert (await bench.manager.verify("paper")).windows[0].hold == "kept"
+
+
+async def test_a_hold_that_cannot_be_put_back_is_told_and_the_rest_too(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window = await bench.frozen("paper")
+    bench.stack.vault.folder.hold(window.id).unlink()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr("cwm_jupyter.vault.disk.sync_file", full)
+    [check] = (await bench.manager.verify("paper")).windows
+    assert (check.state, check.hold) == ("intact", "lost")
+
+
+async def test_a_window_that_is_purged_meanwhile_leaves_no_hold(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window = await bench.frozen("paper")
+    real = VaultStore.verify
+
+    async def verify(self: VaultStore, *args: Any) -> Any:
+        checked = await real(self, *args)
+        await bench.manager.remove_window("paper")
+        await bench.manager.purge(["paper"])
+        return checked
+
+    monkeypatch.setattr(VaultStore, "verify", verify)
+    await bench.manager.verify("paper")
+    assert window.id not in bench.stack.vault.holds()

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from cwm_jupyter.config import Settings
-from cwm_jupyter.stack import doctor, processes, state, watchdog
+from cwm_jupyter.stack import commands, doctor, processes, state, watchdog
 from cwm_jupyter.stack.doctor import Finding, diagnose
 from cwm_jupyter.stack.servers import Servers
 from cwm_jupyter.stack.state import StackState
@@ -154,3 +154,48 @@ def test_a_check_that_cannot_be_made_is_a_warning(
 
     monkeypatch.setattr(doctor, "_other_users", refuse)
     assert finding(settings, "unavailable").level == "warn"
+
+
+@pytest.mark.parametrize(("slow", "kind", "times"), [(False, "cpu", 1), (True, "cpu", 2)])
+def test_the_weights_count_in_the_memory_that_is_needed(
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    slow: bool,
+    kind: str,
+    times: int,
+) -> None:
+    """Without AVX-512 the engine computes in float32, twice what the files have."""
+    for module in (commands, doctor):
+        monkeypatch.setattr(module, "slow_in_bfloat16", lambda: slow)
+    monkeypatch.setattr(commands, "engine_kind", lambda: kind)
+    monkeypatch.setattr(doctor.environment, "engine_kind", lambda: kind)
+    without = finding(settings, "memory").figures
+    assert without["weights_bytes"] == times * doctor._EMBEDDED_WEIGHTS_BYTES
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    for part, size in (("a.safetensors", 3000), ("b.safetensors", 4000), ("c.bin", 7000)):
+        (model / part).write_bytes(bytes(size))
+    stack = msgspec.structs.replace(settings.stack, model=str(model))
+    given = msgspec.structs.replace(settings, stack=stack)
+    figures = finding(given, "memory").figures
+    assert figures["weights_bytes"] == times * 7000
+    caches = (settings.stack.kv_cache_gib + settings.stack.memory_gib) * 2**30
+    assert figures["needed_bytes"] == caches + doctor._ENGINE_BYTES + times * 7000
+    (model / "config.json").write_text('{"quantization_config": {"bits": 4}}')
+    assert finding(given, "memory").figures["weights_bytes"] == 7000
+    for part in model.glob("*.safetensors"):
+        part.unlink()
+    assert finding(given, "memory").figures["weights_bytes"] == 7000
+    lost = msgspec.structs.replace(settings, stack=msgspec.structs.replace(stack, model="/none"))
+    assert finding(lost, "memory").figures["weights_bytes"] == 0
+
+
+def test_a_gpu_has_the_weights_and_the_engine_s_cache_itself(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor.environment, "engine_kind", lambda: "gpu")
+    figures = finding(settings, "memory").figures
+    assert figures["weights_bytes"] == 0
+    assert figures["needed_bytes"] == settings.stack.memory_gib * 2**30 + doctor._ENGINE_BYTES

@@ -204,8 +204,87 @@ def test_old_holds_are_parsed_once(vault: Vault, monkeypatch: pytest.MonkeyPatch
     old = time.time() - 60
     os.utime(vault.folder.hold("window"), (old, old))
     assert list(vault.holds()) == ["window"]
-    monkeypatch.setattr(room, "_parse_hold", None)
+    monkeypatch.setattr(room, "open_checked", None)
     assert list(vault.holds()) == ["window"]
+
+
+def backdated(path: Path, data: bytes, time_s: float) -> None:
+    """Put a file in another's place, as old as it likes."""
+    new = path.with_suffix(".new")
+    new.write_bytes(data)
+    os.utime(new, (time_s, time_s))
+    new.replace(path)
+
+
+@pytest.mark.parametrize("differs", ["time", "size", "neither, but it is new"])
+def test_a_hold_that_was_replaced_is_read_anew(vault: Vault, differs: str) -> None:
+    """By whatever its file shows, and where that shows nothing by how new it is."""
+    first, second = keys(2)
+    path = vault.folder.hold("window")
+    vault.hold("window", [second])
+    other = path.read_bytes()
+    vault.hold("window", [first, first] if differs == "size" else [first])
+    if differs == "size":
+        vault.hold("window", keys(2))
+    # In the future, and so new for as long as the test may take.
+    when = time.time() + (30 if differs == "neither, but it is new" else -60)
+    mine = path.read_bytes()
+    backdated(path, mine, when)
+    assert vault.name(first) in vault.holds()["window"].records
+    if differs == "neither, but it is new":  # in place, so the inode is the same too
+        assert len(other) == len(mine)
+        path.write_bytes(other)
+        os.utime(path, (when, when))
+    else:
+        backdated(path, other, when - (1 if differs == "time" else 0))
+    assert vault.holds()["window"].records == [vault.name(second)]
+
+
+def test_bytes_by_salt_are_those_of_the_disk(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever deletes, and after a restart; what stays as it is is not read again."""
+    mine, others = keys(3, "mine"), keys(2, "others")
+    chunks = {key: noise(i) for i, key in enumerate([*mine, *others[:1]])}
+    assert vault.room.raw_bytes_by_salt() == {}
+    put(vault, chunks)
+    assert vault.room.raw_bytes_by_salt() == {"mine": 3 * SIZE, "others": SIZE}
+    other = Vault(vault.folder.path)
+    assert other.room.raw_bytes_by_salt() == {"mine": 3 * SIZE, "others": SIZE}
+    assert other.delete(mine[:1]) == [True]
+    assert vault.room.raw_bytes_by_salt() == {"mine": 2 * SIZE, "others": SIZE}
+    put(other, {others[1]: noise(9)})
+    old = time.time() - 60
+    for path in vault.folder.records.iterdir():
+        os.utime(path, (old, old))
+    wanted = {"mine": 2 * SIZE, "others": 2 * SIZE}
+    assert vault.room.raw_bytes_by_salt() == wanted
+    read: list[str] = []
+    record_named = vault.record_named
+
+    def note(name: str) -> object:
+        read.append(name)
+        return record_named(name)
+
+    monkeypatch.setattr(vault, "record_named", note)
+    assert vault.room.raw_bytes_by_salt() == wanted
+    assert not read
+    record_path(vault, mine[1]).write_bytes(b"damaged")
+    assert vault.room.raw_bytes_by_salt() == {"mine": SIZE, "others": 2 * SIZE}
+    assert read == [vault.name(mine[1])]
+    other.close()
+
+
+def test_files_that_are_not_the_vault_s_are_left_alone(vault: Vault) -> None:
+    (key,) = keys(1)
+    put(vault, {key: noise(1)})
+    foreign = vault.folder.contents / "notes.kv"
+    foreign.write_bytes(b"mine")
+    assert vault.room.usage().contents == 1
+    assert vault.room.stored_bytes() == ONE
+    assert not vault.room.collect(set()).contents
+    vault.room.quota_bytes = ONE
+    put(vault, {keys(2)[1]: noise(2)})
+    assert foreign.read_bytes() == b"mine"
+    assert vault.counters.evicted == 1
 
 
 def test_looking_at_holds_from_many_threads(vault: Vault) -> None:

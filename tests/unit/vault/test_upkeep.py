@@ -15,7 +15,7 @@ from cwm_jupyter.errors import DecryptError, IndexCorruptError
 from cwm_jupyter.vault.files import Item, Vault
 from cwm_jupyter.vault.rekey import reseal
 from cwm_jupyter.vault.store import VaultStore
-from cwm_jupyter.vault.upkeep import point, purge, shares
+from cwm_jupyter.vault.upkeep import point, purge, renew_hold, shares
 
 pytestmark = pytest.mark.every_system
 
@@ -63,6 +63,44 @@ def test_a_key_is_pointed_only_to_what_is_there_and_intact(vault: Vault) -> None
     assert not point(vault, key(3), wanted)
     assert not point(vault, key(3), "ab" * 32)
     assert vault.record(key(3)) is None
+
+
+# --- holds ----------------------------------------------------------------------------------------
+
+
+def test_a_hold_is_renewed_where_it_is_lost_damaged_or_of_other_chunks(vault: Vault) -> None:
+    a, b, c = fill(vault, 1, 2, 3)
+    contents = [content(vault, k) for k in (a, b)]
+    path = vault.folder.hold("one")
+    assert renew_hold(vault, "one", [a, b], contents)  # there was none
+    good = path.read_bytes()
+    assert not renew_hold(vault, "one", [b, a], contents[:1])
+    assert path.read_bytes() == good
+    for spoil in (
+        path.unlink,
+        lambda: path.write_bytes(b"{"),
+        lambda: vault.hold("one", [a]),
+        lambda: vault.hold("one", [a, b, c]),
+    ):
+        spoil()
+        assert renew_hold(vault, "one", [a, b], contents)
+        hold = vault.holds()["one"]
+        assert set(hold.records) == {vault.name(a), vault.name(b)}
+        assert set(hold.contents) == set(contents)
+    vault.hold("one", [a, key(9)])  # as a freeze holds what is not stored yet
+    fill(vault, 9)
+    assert renew_hold(vault, "one", [a, key(9)], [content(vault, a), content(vault, key(9))])
+
+
+def test_a_hold_whose_key_is_not_here_is_left_alone(tmp_path: Path, keyring: Keyring) -> None:
+    vault = Vault(tmp_path / "vault", keyring=keyring)
+    [a] = fill(vault, 1)
+    vault.hold("one", [a])
+    before = vault.folder.hold("one").read_bytes()
+    plain = Vault(tmp_path / "vault")
+    with pytest.raises(DecryptError):
+        renew_hold(plain, "one", [a], [])
+    assert vault.folder.hold("one").read_bytes() == before
 
 
 # --- shares ---------------------------------------------------------------------------------------
@@ -234,6 +272,22 @@ def test_what_is_damaged_is_put_aside_and_the_rest_goes_on(
     assert reseal(vault, keyring) == 4  # two contents and two records
     assert len(list(vault.folder.quarantine.iterdir())) == 2
     assert vault.read(c)[1] == data(3)
+
+
+def test_files_that_are_not_the_vault_s_are_told_and_left_alone(
+    tmp_path: Path, keyring: Keyring, caplog: pytest.LogCaptureFixture
+) -> None:
+    vault = Vault(tmp_path / "vault", keyring=keyring)
+    [a] = fill(vault, 1)
+    foreign = {vault.folder.contents / name: b"mine" for name in ("x.kv", f"{'AB' * 32}.kv")}
+    for path, said in foreign.items():
+        path.write_bytes(said)
+    keyring.renew()
+    assert reseal(vault, keyring) == 2
+    assert vault.read(a)[1] == data(1)
+    assert {path: path.read_bytes() for path in foreign} == foreign
+    told = [record.getMessage() for record in caplog.records]
+    assert all(any(str(path) in one for one in told) for path in foreign)
 
 
 def test_a_key_that_is_not_there_is_an_error(tmp_path: Path, keyring: Keyring) -> None:
