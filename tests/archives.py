@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,23 +10,22 @@ from typing import Any
 
 import msgspec
 
-from cwm_jupyter.core.archive.format import Catalogue, Details, Part, digest, encode
+from cwm_jupyter.core.archive.format import HEAD, digest, pack_preamble, signed_bytes
 from cwm_jupyter.core.archive.reader import Reader
 from cwm_jupyter.core.archive.signing import Signers
-from cwm_jupyter.core.archive.writer import Writer
 
 
 @dataclass
 class Kit:
-    """What is in an archive; `details` and `catalogue` are JSON values, to change at will."""
+    """What is in an archive: JSON values and bytes, to change at will."""
 
     catalogue: dict[str, Any]
     details: list[dict[str, Any]]
     contents: list[bytes]
 
     @classmethod
-    def of(cls, path: Path, passphrase: str | None = None) -> Kit:
-        with Reader(path, passphrase) as reader:
+    def of(cls, path: Path) -> Kit:
+        with Reader(path) as reader:
             windows = range(len(reader.catalogue.windows))
             return cls(
                 msgspec.to_builtins(reader.catalogue),
@@ -33,47 +33,36 @@ class Kit:
                 list(reader.contents()),
             )
 
+    def copy(self) -> Kit:
+        return copy.deepcopy(self)
+
     def write(
         self,
         path: Path,
-        home: Path,
-        *,
-        passphrase: str | None = None,
-        listed: Callable[[dict[str, Any]], None] = lambda catalogue: None,
+        signer: Signers,
+        lie: Callable[[dict[str, Any]], object] = lambda catalogue: None,
     ) -> Path:
-        """Write and sign it: sizes and digests are those of what it holds, unless `listed` lies."""
+        """Write and sign it. Sizes and digests are right, until `lie` has changed the catalogue."""
         details = [msgspec.json.encode(one) for one in self.details]
         for entry, data in zip(self.catalogue["windows"], details, strict=True):
-            entry["details"] = msgspec.to_builtins(part(data))
-        self.catalogue["contents"] = [msgspec.to_builtins(part(data)) for data in self.contents]
-        listed(self.catalogue)
-        catalogue = Lying(msgspec.json.encode(self.catalogue))
-        with Writer(path, Signers(home), passphrase=passphrase, force=True) as writer:
-            writer.begin(catalogue)  # type: ignore[arg-type]
-            for data in (*details, *self.contents):
-                writer.write(data)
-            writer.commit()
+            entry["details"] = _part(data)
+        self.catalogue["contents"] = [_part(data) for data in self.contents]
+        lie(self.catalogue)
+        listed = msgspec.json.encode(self.catalogue)
+        head = HEAD.pack(len(listed), *signer.sign(signed_bytes(listed)))
+        parts = [pack_preamble(encrypted=False), head, listed, *details, *self.contents]
+        path.write_bytes(b"".join(parts))
         return path
 
 
-class Lying(msgspec.Raw):
-    """A catalogue that says what no catalogue may; it is encoded as it is."""
-
-    windows: tuple[Any, ...] = ()
-    contents: tuple[Any, ...] = ()
-
-
-def part(data: bytes) -> Part:
-    """What a catalogue says of a part."""
-    return Part(size_bytes=len(data), digest=digest(data))
+def read_all(path: Path, passphrase: str | None = None) -> None:
+    """Read an archive to its end, as an import does before it keeps anything."""
+    with Reader(path, passphrase) as reader:
+        for position in range(len(reader.catalogue.windows)):
+            reader.details(position)
+        for _ in reader.contents():
+            pass
 
 
-def typed(kit: Kit) -> tuple[Catalogue, list[Details]]:
-    """The kit's values, as the product has them."""
-    return (
-        msgspec.convert(kit.catalogue, Catalogue),
-        [msgspec.convert(one, Details) for one in kit.details],
-    )
-
-
-__all__ = ["Kit", "encode", "part", "typed"]
+def _part(data: bytes) -> dict[str, Any]:
+    return {"size_bytes": len(data), "digest": digest(data)}

@@ -30,7 +30,12 @@ async def clone(bench: Bench) -> None:
     await bench.manager.branches.clone("paper", "other")
 
 
-WORK = {work.__name__: work for work in (freeze, update, clone)}
+async def take_in(bench: Bench) -> None:
+    archive = bench.home.parent / "paper.cwm"
+    await bench.manager.archives.import_file(archive, accept_untrusted=True)
+
+
+WORK = {work.__name__: work for work in (freeze, update, clone, take_in)}
 
 
 def do(what: str, folder: Path) -> None:

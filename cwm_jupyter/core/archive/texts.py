@@ -22,7 +22,7 @@ from cwm_jupyter.core.models import Message, Window
 from cwm_jupyter.core.transcript import Transcript
 from cwm_jupyter.errors import ValidationError
 
-__all__ = ["write_text"]
+__all__ = ["as_text", "write_text"]
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()<>#!|~&:$.@])")
 _BACKTICKS = re.compile("`+")
@@ -31,22 +31,40 @@ _BACKTICKS = re.compile("`+")
 def write_text(
     path: Path, window: Window, transcript: Transcript, *, force: bool = False
 ) -> TextReport:
-    """Write a conversation, in the form that the file's ending names; raises `ValidationError`."""
-    form = _FORMS.get(path.suffix.lower())
-    if form is None:
-        raise ValidationError(
-            f"{path.name} does not say which form the conversation is to have.",
-            hint=f"Give a file that ends with {', '.join(_FORMS)}.",
-        )
+    """Write a conversation, in the form that the file's ending names.
+
+    Raises
+    ------
+    ValidationError
+        There is no such form, or there is a file already and not `force`.
+    """
+    text = as_text(path.suffix, window, transcript)
     check_target(path, force=force)
-    data = form(window, transcript).encode("utf-8", "replace")
+    data = text.encode("utf-8", "replace")
     write_atomic(path, data)
     return TextReport(
         file=str(path),
-        window=window.name,
+        window=window.known_as,
         messages=len(transcript.messages),
         size_bytes=len(data),
     )
+
+
+def as_text(suffix: str, window: Window, transcript: Transcript) -> str:
+    """Return a conversation in the form of a file's ending.
+
+    Raises
+    ------
+    ValidationError
+        There is no such form.
+    """
+    form = _FORMS.get(suffix.lower())
+    if form is None:
+        raise ValidationError(
+            f"The ending {suffix!r} does not say which form the conversation is to have.",
+            hint=f"Give a file that ends with {', '.join(_FORMS)}.",
+        )
+    return form(window, transcript)
 
 
 def _markdown(window: Window, transcript: Transcript) -> str:

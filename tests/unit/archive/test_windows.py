@@ -30,6 +30,8 @@ from cwm_jupyter.errors import (
 )
 from cwm_jupyter.vault.store import VaultStore
 
+FULL = Path("/dev/full")
+
 
 async def assert_nothing_is_there(bench: Bench) -> None:
     """A home into which nothing was imported, and a vault with no trace of it."""
@@ -48,6 +50,27 @@ def down(bench: Bench) -> None:
         raise StackDownError("No stack is running.")
 
     bench.manager.parts.connect = connect  # type: ignore[assignment]
+
+
+def cancelled_at(stage: str) -> Job:
+    """A job that is cancelled when it comes to a stage."""
+    job = Job("work", lambda state: job.cancel() if state.stage == stage else None)
+    return job
+
+
+def there_is_a_full_device() -> bool:
+    """Whether the system has a device on which nothing can be written."""
+    return FULL.exists()
+
+
+def set_version(path: Path, version: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[8:10] = version.to_bytes(2, "little")
+    path.write_bytes(data)
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
 
 
 def contents(bench: Bench, window: Window) -> list[bytes | None]:
@@ -255,7 +278,7 @@ async def test_a_file_that_is_there_stays(there: Bench, tmp_path: Path) -> None:
         await export(["paper"], tmp_path, force=True)
     with pytest.raises(ValidationError, match="no folder"):
         await export(["paper"], tmp_path / "no" / "paper.cwm")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["paper.cwm", "there"]
+    assert names_in(tmp_path) == ["paper.cwm", "there"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need a privilege there")
@@ -275,10 +298,9 @@ async def test_a_cancelled_export_leaves_no_file(there: Bench, tmp_path: Path) -
     await there.frozen("paper")
     path = tmp_path / "paper.cwm"
     for stage in ("read", "write"):
-        job = Job("export", lambda state, stage=stage: job.cancel() if state.stage == stage else 0)
         with pytest.raises(CancelledJobError):
-            await there.manager.archives.export(["paper"], path, job=job)
-        assert [p.name for p in tmp_path.iterdir()] == ["there"]
+            await there.manager.archives.export(["paper"], path, job=cancelled_at(stage))
+        assert names_in(tmp_path) == ["there"]
 
 
 async def test_a_disk_that_is_full(
@@ -291,15 +313,15 @@ async def test_a_disk_that_is_full(
         patch.setattr("shutil.disk_usage", lambda path: usage)
         with pytest.raises(ResourceExhaustedError, match="3,000 left"):
             await there.manager.archives.export(["paper"], path)
-    if os.path.exists("/dev/full"):
+    if there_is_a_full_device():
         with monkeypatch.context() as patch:
             patch.setattr(
                 "tempfile.mkstemp",
-                lambda **_: (os.open("/dev/full", os.O_WRONLY), str(tmp_path / "gone")),
+                lambda **_: (os.open(FULL, os.O_WRONLY), str(tmp_path / "gone")),
             )
             with pytest.raises(ResourceExhaustedError, match="No room"):
                 await there.manager.archives.export(["paper"], path)
-    assert [p.name for p in tmp_path.iterdir()] == ["there"]
+    assert names_in(tmp_path) == ["there"]
 
 
 async def test_a_window_that_is_not_whole_is_not_exported(there: Bench, tmp_path: Path) -> None:
@@ -315,7 +337,7 @@ async def test_a_window_that_is_not_whole_is_not_exported(there: Bench, tmp_path
     damaged.write_bytes(data)
     with pytest.raises(KVStoreError):
         await there.manager.archives.export(["paper"], tmp_path / "paper.cwm")
-    assert [p.name for p in tmp_path.iterdir()] == ["there"]
+    assert names_in(tmp_path) == ["there"]
 
 
 async def test_what_cannot_be_exported(there: Bench, tmp_path: Path) -> None:
@@ -486,9 +508,10 @@ async def test_a_window_without_a_whole_chunk(there: Bench, here: Bench, tmp_pat
 async def test_a_cancelled_import_leaves_nothing(
     here: Bench, archive: Path, stage: str, recompute: bool
 ) -> None:
-    job = Job("import", lambda state: job.cancel() if state.stage == stage else None)
     with pytest.raises(CancelledJobError):
-        await here.manager.archives.import_file(archive, trust=True, recompute=recompute, job=job)
+        await here.manager.archives.import_file(
+            archive, trust=True, recompute=recompute, job=cancelled_at(stage)
+        )
     if recompute and stage != "check":
         assert len(here.library.lineages.ids()) == 1  # which leads to what comes later
         here.library.lineages.remove(*here.library.lineages.ids())
@@ -566,13 +589,10 @@ async def test_a_stack_whose_files_cannot_be_read(here: Bench, archive: Path) ->
 
 
 async def test_a_newer_version_says_so(here: Bench, archive: Path) -> None:
-    data = bytearray(archive.read_bytes())
-    data[8:10] = (VERSION + 1).to_bytes(2, "little")
-    archive.write_bytes(data)
+    set_version(archive, VERSION + 1)
     with pytest.raises(SchemaError, match="upgrade"):
         await here.manager.archives.import_file(archive, trust=True)
-    data[8:10] = bytes(2)
-    archive.write_bytes(data)
+    set_version(archive, 0)
     with pytest.raises(ArchiveError, match="damaged"):
         await here.manager.archives.import_file(archive, trust=True)
 

@@ -1,4 +1,4 @@
-"""A freeze or a clone that is killed at any step leaves the old state or the new one."""
+"""A freeze, a clone or an import that is killed at any step leaves the old state or the new one."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ import freeze_crash
 import pytest
 from bench import Bench
 from vaults import in_order
+
+from cwm_jupyter.core import leftovers
+from cwm_jupyter.vault import room
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the killed processes are forked")
 
@@ -85,6 +88,38 @@ async def test_a_clone_killed_at_each_step(tmp_path: Path) -> None:
 
     _, found = await _killed("clone", template, tmp_path, look)
     assert found.keys() == {"not cloned", "cloned"}
+
+
+async def test_an_import_killed_at_each_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is the window or there is not, and garbage collection finds what is left of it."""
+    monkeypatch.setattr(leftovers, "_ABANDONED_S", -1.0)
+    monkeypatch.setattr(room, "_FREEZING_S", -1.0)
+    template = tmp_path / "template"
+    there, bench = Bench(tmp_path / "there"), Bench(template)
+    await there.frozen("paper")
+    await there.manager.archives.export(["paper"], template / "paper.cwm")
+    for name in ("one", "two"):
+        await bench.frozen(name, f"This is the question number {name}, and there are others.")
+    for each in (there, bench):
+        await each.reconnect()
+    files = {path.name for path in bench.stack.files()}
+    documents = {path.name for path in bench.library.documents()}
+
+    async def look(bench: Bench) -> str:
+        imported = bench.library.index.find_window("paper") is not None
+        await bench.manager.collect_garbage()
+        if not imported:
+            assert {path.name for path in bench.stack.files()} == files
+            assert {path.name for path in bench.library.documents()} == documents
+            assert len(bench.library.lineages.ids()) == 2
+            await freeze_crash.take_in(bench)
+        await _assert_whole(bench, "paper")
+        return "imported" if imported else "not imported"
+
+    _, found = await _killed("take_in", template, tmp_path, look)
+    assert found.keys() == {"imported", "not imported"}
 
 
 async def _killed(what: str, template: Path, folder: Path, look: Look) -> tuple[int, Counter[str]]:
