@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
-__all__ = ["UNAVAILABLE", "age", "count", "megabytes", "nats", "seconds"]
+__all__ = ["UNAVAILABLE", "age", "count", "megabytes", "nats", "seconds", "total"]
 
 UNAVAILABLE = "unavailable"
 
@@ -12,6 +13,12 @@ UNAVAILABLE = "unavailable"
 def count(number: int | None) -> str:
     """Return a whole number with separators, as in ``5,993``."""
     return UNAVAILABLE if number is None else f"{number:,}"
+
+
+def total(figures: Iterable[int | None]) -> int | None:
+    """Return the sum, None where one of the figures could not be read."""
+    known = list(figures)
+    return None if None in known else sum(figure for figure in known if figure is not None)
 
 
 def megabytes(size_bytes: int | None) -> str:

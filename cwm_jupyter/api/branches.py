@@ -42,9 +42,7 @@ def clone(name: str, new: str, *, tags: Sequence[str] = (), note: str = "") -> W
     >>> cwm.clone("paper", "paper-critical", tags=["review"])  # doctest: +SKIP
     """
     workspace = get_workspace()
-    return workspace.run(
-        partial(workspace.manager.branches.clone, name, new, tags=tags, note=note)
-    )
+    return workspace.run(partial(workspace.manager.branches.clone, name, new, tags=tags, note=note))
 
 
 def tree(name: str | None = None) -> Tree:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 
 from cwm_jupyter.core import fingerprint
 from cwm_jupyter.core.library import Manifest
 from cwm_jupyter.core.models import Message, Value, Window
+from cwm_jupyter.units import total
 
 __all__ = ["Comparison", "EngineDifference", "Parting", "compare"]
 
@@ -92,9 +93,9 @@ def compare(one: tuple[Window, Manifest], other: tuple[Window, Manifest]) -> Com
         common_messages=messages,
         parting=_parting(said_a.messages, said_b.messages, messages),
         common_chunks=tokens // a.chunk_tokens if a.chunk_tokens == b.chunk_tokens else None,
-        shared_bytes=_sum(contents_a[one] for one in shared),
-        only_a_bytes=_sum(contents_a[one] for one in contents_a.keys() - shared),
-        only_b_bytes=_sum(contents_b[one] for one in contents_b.keys() - shared),
+        shared_bytes=total(contents_a[one] for one in shared),
+        only_a_bytes=total(contents_a[one] for one in contents_a.keys() - shared),
+        only_b_bytes=total(contents_b[one] for one in contents_b.keys() - shared),
         differences=[
             EngineDifference(field=d.field, kind=d.kind, a=d.frozen, b=d.engine)
             for d in fingerprint.compare(manifest_a.fingerprint, manifest_b.fingerprint)
@@ -140,9 +141,3 @@ def _contents(window: Window, manifest: Manifest) -> dict[Hashable, int | None]:
         ref.digest or (window.lineage_id, layout, i, ref.chunk_hash): ref.size_bytes
         for i, ref in enumerate(manifest.refs)
     }
-
-
-def _sum(sizes: Iterable[int | None]) -> int | None:
-    """Return the sum, None where one of them is unknown."""
-    known = list(sizes)
-    return None if None in known else sum(size for size in known if size is not None)

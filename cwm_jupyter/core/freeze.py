@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import anyio
@@ -35,6 +35,7 @@ from cwm_jupyter.core.models import (
 from cwm_jupyter.core.transcript import Transcript
 from cwm_jupyter.core.versions import prune
 from cwm_jupyter.errors import KVStoreError, KVStoreTimeoutError, SessionEmptyError
+from cwm_jupyter.units import total
 
 __all__ = ["Freeze", "settle"]
 
@@ -144,7 +145,7 @@ class Freeze:
         self.job.stage("probe")
         noted, probe_s = await self._probe()
         self.job.stage("index")
-        size_bytes = _sum(ref.size_bytes for ref in refs)
+        size_bytes = total(ref.size_bytes for ref in refs)
         proof = Proof.from_dict(
             {"level": level, "chunks": len(refs), "size_bytes": size_bytes, "checked_at": now()}
         )
@@ -284,6 +285,7 @@ class Freeze:
             used_at=None,
             tokens=len(self._transcript.token_ids),
             turns=len(self._transcript.turns),
+            prefill_s=self._transcript.prefill_s,
             chunks=proof.chunks // self.stack.world_size,
             chunk_tokens=self.stack.chunk_tokens,
             size_bytes=proof.size_bytes,
@@ -301,12 +303,6 @@ class Freeze:
                 return transaction.add_window(window), []
             window = transaction.add_version(window)
             return window, prune(transaction, window, self.keep_versions)
-
-
-def _sum(sizes: Iterable[int | None]) -> int | None:
-    """Return the sum, None where one of them is unknown."""
-    known = list(sizes)
-    return None if None in known else sum(size for size in known if size is not None)
 
 
 def _frozen(session: Session, window_id: str) -> Session:

@@ -490,17 +490,8 @@ class Index(_Reader):
         with self.transaction() as transaction:
             transaction.remove_session(session_id)
 
-    def add_window(
-        self, window: Window, session_change: Callable[[Session], Session] | None = None
-    ) -> Window:
+    def add_window(self, window: Window) -> Window:
         """Add a window and return it as stored, its name in the normal form.
-
-        Parameters
-        ----------
-        window
-            The window.
-        session_change
-            What to make of its session, in the same write: both happen or none.
 
         Raises
         ------
@@ -512,8 +503,6 @@ class Index(_Reader):
             Its name or id may not be one.
         """
         with self.transaction() as transaction:
-            if session_change is not None:
-                transaction.update_session(window.session_id, session_change)
             return transaction.add_window(window)
 
     def update_window(self, window_id: str, change: Callable[[Window], Window]) -> Window:

@@ -363,9 +363,9 @@ def test_a_freeze_writes_window_and_session_in_one_generation(
         write(path, data, mode)
 
     monkeypatch.setattr(files, "write_atomic", note)
-    index.add_window(
-        make_window("w1"), session_change=lambda s: s.to("frozen").replace(window_id="w1")
-    )
+    with index.transaction() as transaction:
+        transaction.update_session("s1", lambda s: s.to("frozen").replace(window_id="w1"))
+        transaction.add_window(make_window("w1"))
     assert generations == ["index.json"]
     session = index.require_session("chat")
     assert (session.state, session.window_id) == ("frozen", "w1")
@@ -373,8 +373,14 @@ def test_a_freeze_writes_window_and_session_in_one_generation(
 
 def test_a_freeze_whose_session_cannot_be_frozen_adds_no_window(index: Index) -> None:
     index.add_session(make_session(state="expired"))
+
+    def freeze() -> None:
+        with index.transaction() as transaction:
+            transaction.add_window(make_window())
+            transaction.update_session("s1", lambda s: s.to("frozen"))
+
     with pytest.raises(StateTransitionError):
-        index.add_window(make_window(), session_change=lambda s: s.to("frozen"))
+        freeze()
     assert index.windows().total == 0
 
 

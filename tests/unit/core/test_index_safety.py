@@ -51,10 +51,9 @@ WRITER = """
 
     index, first = Index(Path(sys.argv[1])), int(sys.argv[2])
     for number in range(first, first + 100_000):
-        index.add_window(
-            make_window(f"w{number}", note="x" * 3000),
-            session_change=lambda s: s.replace(tokens=s.tokens + 1),
-        )
+        with index.transaction() as transaction:
+            transaction.update_session("s1", lambda s: s.replace(tokens=s.tokens + 1))
+            transaction.add_window(make_window(f"w{number}", note="x" * 3000))
         print(number, flush=True)
 """
 
@@ -462,9 +461,9 @@ def test_a_reader_beside_a_writer_sees_whole_generations_only(
 
     def write() -> None:
         for i in range(40):
-            index.add_window(
-                make_window(f"w{i}"), session_change=lambda s: s.replace(tokens=s.tokens + 1)
-            )
+            with index.transaction() as transaction:
+                transaction.update_session("s1", lambda s: s.replace(tokens=s.tokens + 1))
+                transaction.add_window(make_window(f"w{i}"))
         done.set()
 
     writer, reader, seen = threading.Thread(target=write), Index(folder), [0]
