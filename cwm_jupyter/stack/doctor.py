@@ -15,6 +15,7 @@ import msgspec
 import psutil
 
 from cwm_jupyter.config import Settings
+from cwm_jupyter.core.audit import Audit
 from cwm_jupyter.core.models import Value
 from cwm_jupyter.errors import CWMError
 from cwm_jupyter.stack import environment, state
@@ -64,7 +65,8 @@ def diagnose(settings: Settings) -> list[Finding]:
     checks.append(lambda: _disk(settings))
     if local and running is None:  # what a running stack has taken is not missing
         checks += [lambda: _memory(settings), lambda: _shared_memory(settings)]
-    checks += [lambda: _file_systems(settings), lambda: _users(), lambda: _stack(settings)]
+    checks += [lambda: _file_systems(settings), lambda: _users(), lambda: _audit(settings)]
+    checks.append(lambda: _stack(settings))
     if local and (running is None or running.kind == "local"):
         checks.append(lambda: _ports(running))
     if running is not None:
@@ -296,6 +298,29 @@ def _other_users() -> set[str]:
         if uids is not None and uids.real >= _FIRST_PERSON and uids.real not in not_others:
             found.add(process.info["username"])
     return found
+
+
+def _audit(settings: Settings) -> Iterator[Finding]:
+    """Whether the log of changes is as it was written."""
+    try:
+        report = Audit(settings.home).read(verdict_only=True)
+    except CWMError as error:
+        hint = error.hint or "Changes cannot be written down until it can be opened."
+        yield Finding(id="audit", level="warn", what=error.message, hint=hint)
+        return
+    empty = report.intact and not report.lines
+    verdict = {
+        True: "is intact",
+        False: f"is not as it was written ({report.fault_count} faults)",
+        None: "cannot be checked as a whole",
+    }[report.intact]
+    yield Finding(
+        id="audit",
+        level="ok" if report.intact else "warn",
+        what="The audit log is empty." if empty else f"The audit log {verdict}.",
+        hint=None if report.intact else "cwm admin audit --check tells what and where.",
+        figures={"lines": report.lines, "faults": report.fault_count},
+    )
 
 
 def _stack(settings: Settings) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from cwm_jupyter.config import Settings
+from cwm_jupyter.core.audit import Audit
 from cwm_jupyter.stack import commands, doctor, processes, state, watchdog
 from cwm_jupyter.stack.doctor import Finding, diagnose
 from cwm_jupyter.stack.servers import Servers
@@ -83,6 +84,21 @@ def test_an_empty_home_gets_a_whole_report(settings: Settings) -> None:
     assert {"platform", "environment", "model", "memory", "shm", "stack", "users"} <= set(ids)
     for one in findings:
         assert one.level == "ok" or one.hint
+
+
+def test_an_audit_log_that_was_changed_is_told(settings: Settings) -> None:
+    assert finding(settings, "audit").what == "The audit log is empty."
+    with Audit(settings.home).entry("freeze", window="paper"):
+        pass
+    assert finding(settings, "audit").what == "The audit log is intact."
+    log = settings.home / "audit" / "audit.jsonl"
+    log.write_bytes(log.read_bytes().replace(b"paper", b"pager"))
+    found = finding(settings, "audit")
+    assert (found.level, found.figures) == ("warn", {"lines": 2, "faults": 1})
+    assert "not as it was written" in found.what
+    log.unlink()
+    log.mkdir()
+    assert "cannot be read" in finding(settings, "audit").what
 
 
 def test_a_machine_that_gives_no_ports_is_told(
