@@ -36,7 +36,7 @@ def _rm(
         work = manager.keeping.restore_session if args.undo else manager.remove_session
         if args.purge:
             work = manager.deletion.delete_session
-    gone = workspace.run(work, args.session or args.window)
+    gone: Window | Session | PurgeReport = workspace.run(work, args.session or args.window)
     if args.session is None and not args.undo:
         heir = workspace.library.index.find_window(args.window)
         if heir is not None:
