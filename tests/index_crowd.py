@@ -84,7 +84,9 @@ class _Worker:
         id_ = self.new_id()
         window = make_window(id_, self.name(id_), session_id=COMMON, tags=[self.me])
         try:
-            added = self.index.add_window(window, lambda s: s.replace(tokens=s.tokens + 1))
+            with self.index.transaction() as transaction:
+                transaction.update_session(COMMON, lambda s: s.replace(tokens=s.tokens + 1))
+                added = transaction.add_window(window)
         except WindowExistsError:
             assert window.name in _WANTED
         else:
