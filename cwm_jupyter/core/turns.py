@@ -138,9 +138,7 @@ def stem(library: Library, window_id: str | None, transcript: Transcript) -> str
     That is the given one, or the nearest that it was made from, whose tokens `transcript` begins
     with: a branch from before a window's end does not continue that window.
     """
-    seen: set[str] = set()
-    while window_id is not None and window_id not in seen:
-        seen.add(window_id)
+    while window_id is not None:
         window = library.index.get_window(window_id)
         if window is None:
             return None

@@ -377,3 +377,10 @@ async def test_a_window_whose_manifest_is_damaged_is_no_parent(bench: Bench) -> 
     (path,) = (bench.home / "windows").glob(f"{window.id}*")
     path.write_bytes(b"?")
     assert (await bench.manager.turns.rewind("talk", 2)).session.window_id is None
+
+
+async def test_a_window_that_is_gone_for_good_is_no_parent(bench: Bench) -> None:
+    window = await bench.frozen("talk", QUESTION)
+    await bench.talk("talk", OTHER)
+    bench.library.index.remove_window(window.id)
+    assert (await bench.manager.turns.rewind("talk", 2)).session.window_id is None
