@@ -5,14 +5,15 @@ Removing is soft: an entry stays, hidden, and can be brought back. Purging is fo
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from anyio import to_thread
 
-from cwm_jupyter.core.kept import KeptStore, kept
+from cwm_jupyter.core.kept import KeptStore, Traces, kept
 from cwm_jupyter.core.models import Session, Window
 from cwm_jupyter.core.names import name_key
 from cwm_jupyter.core.outcomes import DeletedCheck, DeletedReport
@@ -31,6 +32,8 @@ from cwm_jupyter.errors import (
 __all__ = ["Deletion"]
 
 _PAGE = 5000  # LMCache's own limit
+#: what an index has its entries under, also where it cannot be parsed
+_KEY = re.compile(rb'"([a-z0-9][a-z0-9_-]{0,63})":')
 
 
 class Deletion:
@@ -113,29 +116,9 @@ class Deletion:
         owners = {window.id for receipt in receipts for window in receipt.windows}
         traces = await store.traces(owners, labels)
         listed = await self._listed(store, labels)
-        files = await to_thread.run_sync(self._files, {i for r in receipts for i in r.ids})
-        checks = []
-        for receipt in receipts:
-            until = receipt.purged_at or receipt.begun_at
-            there = [label for label in receipt.labels if label in traces.stored_at]
-            again = {label for label in there if traces.stored_at[label] > until}
-            checks.append(
-                DeletedCheck(
-                    windows=[one.name for one in receipt.windows],
-                    sessions=[one.name for one in receipt.sessions],
-                    purged_at=receipt.purged_at,
-                    chunks_deleted=len(receipt.labels),
-                    files=sorted({file for one in receipt.ids for file in files.get(one, ())}),
-                    holds=sum(one.id in traces.owners for one in receipt.windows),
-                    chunks=len(there) - len(again),
-                    chunks_again=len(again),
-                    listed=None
-                    if listed is None
-                    else len(listed.intersection(receipt.labels) - again),
-                    memory_cleared=receipt.memory_cleared,
-                    engine_cleared=receipt.engine_cleared,
-                )
-            )
+        traced = {one for receipt in receipts for one in (*receipt.ids, *receipt.lineages)}
+        files = await to_thread.run_sync(self._files, traced)
+        checks = [_check(receipt, traces, files, listed) for receipt in receipts]
         return DeletedReport(
             checks=checks,
             unmeant=traces.unmeant,
@@ -225,16 +208,14 @@ class Deletion:
         """Return, by id, the files of the home that still speak of it."""
         home = self._parts.library.home
         found: dict[str, set[str]] = {}
-        for folder in (home / "windows", home / "sessions"):
-            for path in folder.iterdir():
-                for one in ids:
-                    if one in path.name:
-                        found.setdefault(one, set()).add(f"{folder.name}/{path.name}")
+        for folder in (home / "windows", home / "sessions", home / "keys"):
+            for path in folder.glob("*"):  # a folder that is not there has none
+                named = path.name.lstrip(".").partition(".")[0]
+                if named in ids:
+                    found.setdefault(named, set()).add(f"{folder.name}/{path.name}")
         for path in home.glob("index*"):
-            data = _bytes(path)
-            for one in ids:
-                if f'"{one}":'.encode() in data:
-                    found.setdefault(one, set()).add(path.name)
+            for key in {one.decode() for one in _KEY.findall(_bytes(path))} & set(ids):
+                found.setdefault(key, set()).add(path.name)
         return found
 
     async def _listed(self, store: KeptStore, labels: Collection[str]) -> set[str] | None:
@@ -253,6 +234,31 @@ class Deletion:
                     return found.intersection(labels)
         except CWMError:
             return None
+
+
+def _check(
+    receipt: Receipt,
+    traces: Traces,
+    files: Mapping[str, Collection[str]],
+    listed: Collection[str] | None,
+) -> DeletedCheck:
+    until = receipt.purged_at or receipt.begun_at
+    there = traces.stored_at.keys() & receipt.labels
+    again = {label for label in there if traces.stored_at[label] > until}
+    traced = (*receipt.ids, *receipt.lineages)
+    return DeletedCheck(
+        windows=[one.name for one in receipt.windows],
+        sessions=[one.name for one in receipt.sessions],
+        purged_at=receipt.purged_at,
+        chunks_deleted=len(receipt.labels),
+        files=sorted({file for one in traced for file in files.get(one, ())}),
+        holds=sum(one.id in traces.owners for one in receipt.windows),
+        chunks=len(there) - len(again),
+        chunks_again=len(again),
+        listed=None if listed is None else len(set(receipt.labels) & set(listed) - again),
+        memory_cleared=receipt.memory_cleared,
+        engine_cleared=receipt.engine_cleared,
+    )
 
 
 def _is_called(entry: Window | Session, name: str) -> bool:

@@ -74,10 +74,10 @@ class DeletedCheck(Value, frozen=True, kw_only=True):
     """What is left of one purge.
 
     `purged_at` is null where it died half-way. `files` are those in the home that still speak of
-    what was deleted: of the index and its copies, manifests, transcripts. `holds` and `chunks` are
-    in the store; `chunks_again` were stored since, by what is left of the lineage, and are no
-    remains. `listed` is how many of the chunks LMCache lists now, null where it could not be asked.
-    `memory_cleared` and `engine_cleared` are what the servers answered at the purge.
+    what was deleted: of the index and its copies, manifests, transcripts, secrets. `holds` and
+    `chunks` are in the store; `chunks_again` were stored since, by what is left of the lineage, and
+    are no remains. `listed` is how many of the chunks LMCache lists now, null where it could not be
+    asked. `memory_cleared` and `engine_cleared` are what the servers answered at the purge.
     """
 
     windows: list[str]
@@ -95,9 +95,7 @@ class DeletedCheck(Value, frozen=True, kw_only=True):
     @property
     def gone(self) -> bool:
         """Whether nothing is left, as far as it can be seen now."""
-        return self.purged_at is not None and not (
-            self.files or self.holds or self.chunks or self.listed
-        )
+        return not (self.files or self.holds or self.chunks or self.listed)
 
 
 class DeletedReport(Value, frozen=True, kw_only=True):

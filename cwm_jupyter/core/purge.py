@@ -63,10 +63,11 @@ class Purge:
         SessionBusyError
             One of the sessions is being used; nothing was deleted.
         """
-        for session in sessions:  # one that was removed in the middle of a turn goes on until then
-            with self.library.using(session):
-                pass
-        await self._await_stores()
+        if not dry_run:
+            for session in sessions:  # one that was removed in the middle of a turn goes on
+                with self.library.using(session):
+                    pass
+            await self._await_stores()
         going = await choose(self.library, self.store, self.stack, windows, sessions)
         looked = await self._free(going, dry_run=True)
         if dry_run or not going.ids:

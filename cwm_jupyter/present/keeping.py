@@ -108,12 +108,18 @@ def _deleted_report(report: DeletedReport) -> list[Block]:
 
 def _verdict(check: DeletedCheck) -> str:
     names = ", ".join([*check.windows, *(f"session {name}" for name in check.sessions)])
-    if check.purged_at is None:
-        return f"The purge of {names} DIED HALF-WAY: cwm admin gc removes what is left, a day later"
     if check.gone:
         asked = "" if check.listed is None else ", and LMCache lists none"
         chunks = many(check.chunks_deleted, "chunk")
-        return f"Nothing is left of {names}, purged {age(check.purged_at)}: {chunks} gone{asked}"
+        when = "whose purge had died half-way"
+        if check.purged_at is not None:
+            when = f"purged {age(check.purged_at)}"
+        return f"Nothing is left of {names}, {when}: {chunks} gone{asked}"
+    if check.purged_at is None:
+        return (
+            f"The purge of {names} DIED HALF-WAY: purge what is listed still, and cwm admin gc "
+            "removes the rest, a day later"
+        )
     left = [
         many(number, what)
         for number, what in ((check.holds, "hold"), (check.chunks, "chunk"))

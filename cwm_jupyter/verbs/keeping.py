@@ -12,6 +12,7 @@ from cwm_jupyter.parsing import natural
 from cwm_jupyter.verbs.base import DRY_RUN, SESSION, FrontEnd, Verb, argument
 
 if TYPE_CHECKING:
+    from cwm_jupyter.core.manager import Manager
     from cwm_jupyter.core.models import Session, Window
     from cwm_jupyter.core.outcomes import ExpireReport, PolicyReport
     from cwm_jupyter.core.reports import PurgeReport
@@ -26,22 +27,25 @@ def _rm(
     _check_one(args)
     if args.undo and args.purge:
         raise ValidationError("What is purged cannot be brought back: --undo or --purge, not both.")
-    manager = workspace.manager
-    work: Callable[[str], Awaitable[Window | Session | PurgeReport]]
-    if args.session is None:
-        work = manager.restore_window if args.undo else manager.remove_window
-        if args.purge:
-            work = manager.deletion.delete_window
-    else:
-        work = manager.keeping.restore_session if args.undo else manager.remove_session
-        if args.purge:
-            work = manager.deletion.delete_session
-    gone: Window | Session | PurgeReport = workspace.run(work, args.session or args.window)
+    gone = workspace.run(_removing(workspace.manager, args), args.session or args.window)
     if args.session is None and not args.undo:
         heir = workspace.library.index.find_window(args.window)
         if heir is not None:
             front.note(f"{heir.name} is version {heir.version} again.")
     return gone
+
+
+def _removing(
+    manager: Manager, args: argparse.Namespace
+) -> Callable[[str], Awaitable[Window | Session | PurgeReport]]:
+    """Return what does it with a name."""
+    if args.session is None:
+        if args.purge:
+            return manager.deletion.delete_window
+        return manager.restore_window if args.undo else manager.remove_window
+    if args.purge:
+        return manager.deletion.delete_session
+    return manager.keeping.restore_session if args.undo else manager.remove_session
 
 
 def _edit(workspace: Workspace, args: argparse.Namespace, _front: FrontEnd) -> Window | Session:

@@ -263,7 +263,7 @@ def test_markup_in_names_is_escaped(kind: type) -> None:
         GarbageReport: None,
         PurgeReport: PurgeReport(
             windows=[evil], sessions=[], chunks=1, freed_bytes=1, secrets=0,
-            memory_cleared=None, removed=True,
+            memory_cleared=None, engine_cleared=None, removed=True,
         ),
         RotationReport: RotationReport(
             current=evil, new_key=True, documents=1, contents=1, dropped=0, unreadable=[evil]

@@ -374,7 +374,21 @@ async def test_a_purge_that_died_is_told(bench: Bench, monkeypatch: pytest.Monke
     [check] = report.checks
     assert (check.purged_at, check.gone, report.gone) == (None, False, False)
     assert len(check.files) == 1
-    assert (await bench.manager.deletion.verify()).checks == report.checks
+    age(bench.home, bench.stack.vault.folder.path)
+    assert (await bench.manager.collect_garbage()).leftovers == 1
+    report = await bench.manager.deletion.verify()
+    assert (report.gone, report.checks[0].purged_at) == (True, None)
+
+
+async def test_a_secret_that_was_left_is_found(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bench.talk("chat")
+    with monkeypatch.context() as patch:
+        patch.setattr("cwm_jupyter.core.lineage.Lineages.remove", lambda *_: None)
+        await bench.manager.deletion.delete_session("chat")
+    [check] = (await bench.manager.deletion.verify()).checks
+    assert [file.partition("/")[0] for file in check.files] == ["keys"]
 
 
 # --- a lost index ---------------------------------------------------------------------------------

@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from cwm_jupyter import config
 from cwm_jupyter.core.lifetime import lasting, overdue, renewed, ttl_s
 from cwm_jupyter.core.models import Session, Window, now
 from cwm_jupyter.errors import (
+    ConfigError,
     SessionBusyError,
     SessionExistsError,
     SessionNotFoundError,
@@ -272,3 +274,18 @@ async def test_what_expired_before_it_was_removed_comes_back_step_by_step(bench:
     await bench.manager.remove_session("chat")
     states = [(await bench.manager.keeping.restore_session("chat")).state for _ in range(2)]
     assert states == ["expired", "active"]
+
+
+# --- settings -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("field", ["session_ttl", "window_ttl"])
+def test_a_time_to_live_among_the_settings_is_checked(field: str) -> None:
+    settings = config.load({}, {f"limits.{field}": "30d"})
+    assert getattr(settings.limits, field) == "30d"
+    variable = f"CWM_LIMITS_{field.upper()}"
+    assert getattr(config.load({variable: "never"}).limits, field) == "never"
+    with pytest.raises(ConfigError, match=rf"limits\.{field} cannot be 'soon'") as refused:
+        config.load({variable: "soon"})
+    assert "Not a duration" in str(refused.value)
+    assert variable in str(refused.value)

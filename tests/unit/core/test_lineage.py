@@ -100,3 +100,58 @@ def test_a_damaged_secret_is_an_error_too(tmp_path: Path, left: int) -> None:
     path.write_bytes(secret[:left])
     with pytest.raises(KVStoreError, match="damaged"):
         lineages.salt(lineage, FINGERPRINT)
+
+
+@given(st.lists(LAYOUTS, min_size=1, max_size=3))
+def test_all_salts_that_were_given_can_be_told_again(
+    tmp_path_factory: pytest.TempPathFactory, layouts: list[dict[str, str]]
+) -> None:
+    folder = tmp_path_factory.mktemp("keys")
+    lineages = Lineages(folder)
+    one, other = lineages.create(), lineages.create()
+    fingerprints = [Fingerprint(layout=layout, numeric={"threads": 2}) for layout in layouts]
+    given_salts = {lineages.salt(one, fingerprint) for fingerprint in fingerprints}
+    told = Lineages(folder).salts(one)
+    assert set(told) == given_salts
+    assert {lineages.salt(one, layout) for layout in told.values()} == given_salts
+    assert all(layout.numeric == {} for layout in told.values())
+    assert not given_salts & set(lineages.salts(other))
+    assert lineages.ids() == sorted([one, other])
+
+
+def test_a_layout_is_noted_before_its_salt_is_given_and_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lineages = Lineages(tmp_path)
+    one = lineages.create()
+    fingerprint = Fingerprint(layout={"dtype": "bfloat16"}, numeric={})
+
+    def full(*_: object) -> None:
+        raise OSError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cwm_jupyter.core.lineage.write_checked", full)
+        with pytest.raises(OSError, match="no room"):
+            lineages.salt(one, fingerprint)
+    assert lineages.salts(one) == {}
+    salt = lineages.salt(one, fingerprint)
+    monkeypatch.setattr("cwm_jupyter.core.lineage.write_checked", full)
+    assert lineages.salt(one, fingerprint) == salt
+    assert Lineages(tmp_path).salt(one, fingerprint) == salt
+    [note] = tmp_path.glob("*.layout")
+    assert note.stat().st_mode & 0o777 == 0o600
+    assert salt.encode() not in note.read_bytes()
+
+
+def test_a_note_that_is_damaged_hides_no_other(tmp_path: Path) -> None:
+    lineages = Lineages(tmp_path)
+    one = lineages.create()
+    salts = [
+        lineages.salt(one, Fingerprint(layout={"dtype": dtype}, numeric={}))
+        for dtype in ("bfloat16", "float32")
+    ]
+    damaged = min(tmp_path.glob("*.layout"))
+    damaged.write_bytes(b"{")
+    assert len(set(lineages.salts(one)) & set(salts)) == 1
+    lineages.remove(one)
+    assert lineages.salts(one) == {}
