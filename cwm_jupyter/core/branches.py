@@ -22,6 +22,7 @@ from cwm_jupyter.core.comparison import Comparison, compare
 from cwm_jupyter.core.family import Tree, family
 from cwm_jupyter.core.kept import KeptStore, Share
 from cwm_jupyter.core.library import Manifest
+from cwm_jupyter.core.lifetime import lasting, ttl_s
 from cwm_jupyter.core.models import Window, now
 from cwm_jupyter.core.names import check_name, check_tag, check_unicode
 from cwm_jupyter.core.parts import Parts
@@ -133,27 +134,25 @@ class Branches:
                 raise WindowNotFoundError(source.known_as if source else name)
             _check_intact(source)
             manifest = library.manifest(source).replace(window_id=clone_id)
-            return transaction.add_window(
-                source.replace(
-                    id=clone_id,
-                    name=name,
-                    created_at=now(),
-                    used_at=None,
-                    manifest_digest=library.write_manifest(manifest),
-                    parent_window_id=source.id,
-                    depth=source.depth + 1,
-                    thaws=0,
-                    last_thaws=[],
-                    tags=tags,
-                    note=note,
-                    version=1,
-                    superseded=False,
-                    series_id=None,
-                    pinned=False,
-                    ttl_s=None,
-                    expires_at=None,
-                )
+            clone = source.replace(
+                id=clone_id,
+                name=name,
+                created_at=now(),
+                used_at=None,
+                manifest_digest=library.write_manifest(manifest),
+                parent_window_id=source.id,
+                depth=source.depth + 1,
+                thaws=0,
+                last_thaws=[],
+                tags=tags,
+                note=note,
+                version=1,
+                superseded=False,
+                series_id=None,
+                pinned=False,
             )
+            stays_s = ttl_s(self.parts.settings.limits.window_ttl)
+            return transaction.add_window(lasting(clone, stays_s))
 
     async def _undo(self, clone_id: str) -> None:
         """Leave nothing of a failed clone, unless it is in the index after all."""

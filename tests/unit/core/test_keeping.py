@@ -236,6 +236,7 @@ async def test_new_ones_have_the_times_of_the_settings(bench: Bench) -> None:
     session = await bench.talk("chat")
     assert due_in(session) == 2
     assert due_in((await bench.manager.freeze("paper", "chat")).window) == 5
+    assert due_in(await bench.manager.branches.clone("paper", "copy")) == 5
     ever = (await bench.manager.freeze("ever", "chat", ttl="never")).window
     assert (ever.ttl_s, ever.expires_at) == (None, None)
     thawed = await bench.manager.thaw("ever")
