@@ -188,6 +188,7 @@ class FakeStack:
             "GET /v1/models": self._models,
             "GET /cwm/facts": lambda _: self.told,
             "POST /tokenize": self._tokenize,
+            "POST /detokenize": lambda body: {"prompt": decode(body["tokens"])},
             "GET /status": self._status,
             "POST /cache/prefetches": self._prefetch,
             "GET /cache/prefetches/ID": lambda _: self._prefetches.pop(path.rpartition("/")[2]),

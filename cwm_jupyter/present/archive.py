@@ -21,7 +21,7 @@ __all__ = ["FORMS"]
 
 
 def _export(report: ExportReport) -> list[Block]:
-    sealed = "encrypted" if report.encrypted else "not encrypted"
+    sealed = "encrypted" if report.encrypted else "not encrypted: who has the file can read it"
     return [
         Line(
             f"Exported {', '.join(report.windows)} to {report.file}: "
@@ -61,6 +61,11 @@ def _import(report: ImportReport) -> list[Block]:
         )
     if report.recomputed is not None:
         blocks += [Line(_compared(one)) for one in report.windows if one.probe is not None]
+        blocks += [
+            Line(f"{one.window.name}: THE MODEL SEES OTHER WORDS than the messages show", loud=True)
+            for one in report.windows
+            if one.as_shown is False
+        ]
     elif report.differences:
         blocks.append(
             Line(

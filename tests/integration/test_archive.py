@@ -62,6 +62,7 @@ async def test_kv_of_a_stranger_is_computed_anew(driver, name, tmp_path) -> None
     assert report.recomputed == "untrusted"
     [imported] = report.windows
     assert imported.window.chunks == window.chunks
+    assert imported.as_shown
     assert imported.probe.passed  # within the tolerance: it was computed in other shapes
     thawed = await driver.manager.thaw(name, as_session=f"{name}-b")
     assert thawed.complete

@@ -190,6 +190,7 @@ def imported(**fields: Any) -> ImportReport:
                 archived_name="paper",
                 frozen_at=TIME,
                 probe=fields.pop("probe", None),
+                as_shown=fields.pop("as_shown", None),
             )
         ],
         "sessions": ["paper"],
@@ -220,7 +221,9 @@ def test_an_import_says_who_signed_and_what_was_done_of_it() -> None:
     assert "whom you do NOT trust" in anew
     assert "--trust" in anew
     assert "within 0.02 nats" in anew
-    differs = text(imported(recomputed="asked", probe=probe(passed=False)))
+    assert "OTHER WORDS" not in anew
+    differs = text(imported(recomputed="asked", probe=probe(passed=False), as_shown=False))
+    assert "THE MODEL SEES OTHER WORDS" in differs
     assert "are not those of the archive" in differs
     assert "--trust" not in differs
 

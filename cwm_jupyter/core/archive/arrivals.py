@@ -25,8 +25,9 @@ class Arrival:
     """One window of an archive, with the ids that it gets here.
 
     What has a default is filled in on the way. `hashes` and `contents` are the archive's;
-    `fingerprint`, `refs` and `probe` are what the manifest here will have; `compared` is the probe
-    held against the archive's, where the window was computed anew.
+    `fingerprint`, `refs` and `probe` are what the manifest here will have. Where the window was
+    computed anew, `compared` is the probe held against the archive's, and `as_shown` is whether the
+    tokens say what the messages do.
     """
 
     position: int
@@ -44,6 +45,7 @@ class Arrival:
     refs: list[ChunkRef] = field(default_factory=list)
     probe: Probe | None = None
     compared: ProbeResult | None = None
+    as_shown: bool | None = None
     manifest_digest: str = ""
 
     def take(self, details: Details) -> None:

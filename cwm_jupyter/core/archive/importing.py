@@ -99,7 +99,7 @@ class Import:
         await self._way.check(self._arrivals)
         windows, sessions = await self._take_in()
         if trust and not signer.trusted:
-            name = self.path.name if self.path.name.isprintable() else ""
+            name = self.path.name[:100] if self.path.name.isprintable() else ""
             signer = await to_thread.run_sync(self.signers.add, signer.public, name)
         self.job.finish()
         return ImportReport(
@@ -110,6 +110,7 @@ class Import:
                     archived_name=arrival.entry.name,
                     frozen_at=arrival.entry.created_at,
                     probe=arrival.compared,
+                    as_shown=arrival.as_shown,
                 )
                 for window, arrival in zip(windows, self._arrivals, strict=True)
             ],

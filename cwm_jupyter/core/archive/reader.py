@@ -64,6 +64,7 @@ class Reader:
             self.size_bytes = os.fstat(self._file.fileno()).st_size
             self.encrypted, self._body = self._open_body(passphrase)
             self.public, self.catalogue, self._starts = self._read_catalogue()
+            self._content_sizes = [part.size_bytes for part in self.catalogue.contents]
         except BaseException:
             self._file.close()
             raise
@@ -82,7 +83,7 @@ class Reader:
     @property
     def content_bytes(self) -> int:
         """What all contents are together."""
-        return sum(part.size_bytes for part in self.catalogue.contents)
+        return sum(self._content_sizes)
 
     def details(self, position: int) -> Details:
         """Return the details of the window at a position of the catalogue, checked.
@@ -96,7 +97,7 @@ class Reader:
         entry = self.catalogue.windows[position]
         what = f"window {entry.name!r}"
         details = decode(self._part(entry.details, what), Details, what)
-        check_details(entry, details, [part.size_bytes for part in self.catalogue.contents])
+        check_details(entry, details, self._content_sizes)
         return details
 
     def contents(self) -> Iterator[bytes]:
@@ -107,8 +108,9 @@ class Reader:
         ArchiveError
             One of them is damaged.
         """
-        self._body.seek(self._starts[len(self.catalogue.windows)])
+        starts = self._starts[len(self.catalogue.windows) :]
         for number, part in enumerate(self.catalogue.contents, 1):
+            self._body.seek(starts[number - 1])
             yield self._part(part, f"content {number} of {len(self.catalogue.contents)}")
 
     def _open_body(self, passphrase: str | None) -> tuple[bool, Body]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from anyio import to_thread
 
+from cwm_jupyter.clients.vllm import VLLMClient
 from cwm_jupyter.config import Settings
 from cwm_jupyter.core import probe
 from cwm_jupyter.core.archive.arrivals import Arrival
@@ -19,6 +20,7 @@ from cwm_jupyter.core.freeze import settle
 from cwm_jupyter.core.job import Job
 from cwm_jupyter.core.lineage import Lineages
 from cwm_jupyter.core.models import Fingerprint
+from cwm_jupyter.core.transcript import Transcript
 from cwm_jupyter.errors import CWMError, EngineMismatchError, KVStoreError
 
 __all__ = ["Recompute"]
@@ -27,6 +29,9 @@ __all__ = ["Recompute"]
 _SAME_WORDS = ("tokenizer_digest",)
 #: where these differ, it is another model
 _SAME_MODEL = ("weights_digest", "model_config_digest")
+
+#: longest end of a turn, in characters
+_MAX_END = 32
 
 
 @dataclass
@@ -142,6 +147,7 @@ class Recompute:
             )
         noted, _ = await probe.ask(stack, token_ids, salt, top=limits.probe_top)
         arrival.refs, arrival.probe = refs, noted
+        arrival.as_shown = await _as_shown(stack.engine, details.transcript)
         arrival.compared = probe.compare(details.probe, noted, tolerance=limits.probe_tolerance)
 
     def _salt(self, arrival: Arrival) -> str:
@@ -154,6 +160,20 @@ class Recompute:
             await self.stack.keeper().drop(keys)
         await self.store.delete(keys)
         return False  # some may still be on their way to the disk
+
+
+async def _as_shown(engine: VLLMClient, transcript: Transcript) -> bool | None:
+    """Return whether the tokens, for the model, say what the messages show to people.
+
+    None: the engine does not tell. White space does not count: templates strip it.
+    """
+    with suppress(CWMError):
+        rendered = await engine.tokenize(transcript.messages, add_generation_prompt=False)
+        shown = "".join((await engine.detokenize(rendered)).split())
+        seen = "".join((await engine.detokenize(transcript.token_ids)).split())
+        # The end of the last turn is not among the tokens before the next one begins.
+        return shown.startswith(seen) and len(shown) - len(seen) <= _MAX_END
+    return None
 
 
 def _check_engine(

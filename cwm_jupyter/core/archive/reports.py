@@ -56,13 +56,15 @@ class TextReport(Value, frozen=True, kw_only=True):
 class ImportedWindow(Value, frozen=True, kw_only=True):
     """One window that was imported: what it was called in the archive, and when it was frozen.
 
-    `probe` is held against the archive's, where the state was computed anew.
+    Where the state was computed anew, `probe` is held against the archive's, and `as_shown` is
+    whether the tokens, which the model sees, say what the messages show; null: not known.
     """
 
     window: Window
     archived_name: str
     frozen_at: str
     probe: ProbeResult | None
+    as_shown: bool | None
 
 
 class ImportReport(Value, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import msgspec
 import pytest
 from archives import Kit, read_all
@@ -489,6 +490,26 @@ async def test_what_a_stranger_says_is_not_believed(
     assert thawed.complete
     assert thawed.probe is not None
     assert thawed.probe.max_abs_logprob_diff == 0
+
+
+async def test_words_that_only_the_model_sees(
+    here: Bench, kit: Kit, tmp_path: Path, mallory: Signers
+) -> None:
+    """The tokens are another conversation than the messages: what is shown is told apart."""
+    path = kit.write(tmp_path / "x.cwm", mallory)
+    report = await here.manager.archives.import_file(path, as_name="right")
+    assert report.windows[0].as_shown
+    kit.details[0]["transcript"]["messages"][0]["content"] = "What is 2 + 2?"
+    kit.write(path, mallory)
+    report = await here.manager.archives.import_file(path, as_name="wrong")
+    assert report.windows[0].as_shown is False
+
+    def without_detokenizer(call: str) -> httpx2.Response | None:
+        return httpx2.Response(404) if call == "POST /detokenize" else None
+
+    here.stack.before = without_detokenizer
+    report = await here.manager.archives.import_file(path, as_name="unknown")
+    assert report.windows[0].as_shown is None
 
 
 # --- and what may be, comes through ---------------------------------------------------------------

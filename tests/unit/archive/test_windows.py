@@ -369,6 +369,7 @@ async def test_kv_of_a_stranger_is_computed_anew(
     [one] = report.windows
     assert one.probe is not None
     assert one.probe.passed
+    assert one.as_shown
     assert here.stack.prompts  # the engine was asked
     manifest = here.library.manifest(one.window)
     assert manifest.fingerprint == (await (await here.connect()).facts()).fingerprint

@@ -98,10 +98,11 @@ async def test_an_import_killed_at_each_step(
     monkeypatch.setattr(room, "_FREEZING_S", -1.0)
     template = tmp_path / "template"
     there, bench = Bench(tmp_path / "there"), Bench(template)
-    await there.frozen("paper")
+    there.stack.answer_tokens = bench.stack.answer_tokens = 4  # a step is a step
+    await there.frozen("paper", "What is the capital of France?")
     await there.manager.archives.export(["paper"], template / "paper.cwm")
     for name in ("one", "two"):
-        await bench.frozen(name, f"This is the question number {name}, and there are others.")
+        await bench.frozen(name, f"This is question number {name}.")
     for each in (there, bench):
         await each.reconnect()
     files = {path.name for path in bench.stack.files()}
