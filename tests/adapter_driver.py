@@ -1,7 +1,8 @@
 """Run in the engine environment, without an engine: LMCache's side of the vault's adapter.
 
-``adapter_driver.py check FOLDER`` tries every call; ``adapter_driver.py speed FOLDER`` loads a
-window's worth of chunks, beside LMCache's own disk adapter. Prints one line of JSON.
+``adapter_driver.py check FOLDER`` tries every call; ``tiers`` stores more than LMCache's memory
+takes; ``speed`` loads a window's worth of chunks, beside LMCache's own disk adapter. Prints one
+line of JSON.
 """
 
 from __future__ import annotations
@@ -18,8 +19,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lmcache.v1.distributed.api import ObjectKey
+from lmcache.v1.distributed.api import (
+    GroupedObjectKeys,
+    MemoryLayoutDesc,
+    ObjectKey,
+    PrefetchLockMode,
+    PrefetchTaskSpec,
+)
+from lmcache.v1.distributed.config import parse_args
 from lmcache.v1.distributed.l2_adapters.fs_l2_adapter import FSL2Adapter, FSL2AdapterConfig
+from lmcache.v1.distributed.storage_manager import StorageManager
 
 from cwm_jupyter.vault.adapter import VaultAdapter
 from cwm_jupyter.vault.files import Vault
@@ -197,6 +206,102 @@ def failing(adapter: VaultAdapter, keys: list[ObjectKey]) -> list[Any]:
     return said
 
 
+def tiers(folder: Path) -> dict[str, Any]:
+    """Store 40 MB and more through a memory of 16 MB, and ask for what is not in it any more."""
+    size, memory = 2**20, 16 * 2**20
+    adapter = {
+        "type": "plugin",
+        "module_path": "cwm_jupyter.vault.adapter",
+        "class_name": "VaultAdapter",
+        "adapter_params": {"folder": str(folder)},
+    }
+    config = parse_args(
+        [
+            *("--l1-size-gb", str(memory / 2**30), "--no-l1-use-lazy"),
+            *("--eviction-policy", "LRU", "--eviction-trigger-watermark", "0.9"),
+            *("--eviction-ratio", "0.5"),
+            *("--l2-prefetch-policy", "retain", "--l2-adapter", json.dumps(adapter)),
+        ]
+    )
+    manager = StorageManager(config)
+    layout = MemoryLayoutDesc(shapes=[torch.Size([size])], dtypes=[torch.uint8])
+    keys: list[ObjectKey] = []
+    # Until half of the memory has just been given up: it is then left alone for a while.
+    while len(keys) < 40 or manager.get_l1_usage()[0] > 10 * size:
+        data = bytes([len(keys)]) * size
+        new = key(len(keys))
+        until(lambda new=new, data=data: put(manager, layout, new, data))  # type: ignore[misc]
+        keys.append(new)
+    vault = Vault(folder)
+    ours = [_ours(one) for one in keys]
+    until(lambda: None not in vault.lookup(ours))
+    in_memory = [asked(manager, layout, [one], skip_l2=True)[0] for one in keys]
+    said: dict[str, Any] = {
+        "all on disk": None not in vault.lookup(ours),
+        "in memory": [min(in_memory), max(in_memory), sum(in_memory) * size <= memory],
+        "oldest first": in_memory == sorted(in_memory),
+        "from the disk": asked(manager, layout, keys[:3]),
+        "then from memory": asked(manager, layout, keys[:3], skip_l2=True),
+        "right": read(manager, keys[:3]) == [bytes([i]) * size for i in range(3)],
+    }
+    manager.close()
+    vault.close()
+    return said
+
+
+def put(manager: StorageManager, layout: MemoryLayoutDesc, one: ObjectKey, data: bytes) -> bool:
+    """Write a chunk into LMCache's memory, and return whether there was room."""
+    reserved = manager.reserve_write([one], layout)
+    if one not in reserved:
+        return False
+    memoryview(reserved[one].byte_array).cast("B")[:] = data
+    manager.finish_write([one])
+    return True
+
+
+def asked(
+    manager: StorageManager,
+    layout: MemoryLayoutDesc,
+    keys: list[ObjectKey],
+    *,
+    skip_l2: bool = False,
+) -> list[int]:
+    """Ask for chunks, and return how many memory had and how many came from the disk."""
+    row = GroupedObjectKeys(keys=keys, object_group_id=0, layout_desc=layout)
+    spec = PrefetchTaskSpec(key_groups=[row], lock_mode=PrefetchLockMode.NO_LOCK)
+    handle = manager.submit_prefetch_task(spec, skip_l2=skip_l2)
+    assert manager.wait_prefetch_status(handle, 60)
+    result = manager.query_prefetch_status(handle)
+    assert result is not None
+    return [result.l1_hit_count, result.l2_hit_count]
+
+
+def read(manager: StorageManager, keys: list[ObjectKey]) -> list[bytes]:
+    """Return the bytes of chunks that are in LMCache's memory."""
+    row = GroupedObjectKeys(
+        keys=keys,
+        object_group_id=0,
+        layout_desc=MemoryLayoutDesc(shapes=[torch.Size([2**20])], dtypes=[torch.uint8]),
+    )
+    handle = manager.submit_prefetch_task(PrefetchTaskSpec(key_groups=[row]))
+    assert manager.wait_prefetch_status(handle, 60)
+    manager.query_prefetch_status(handle)
+    with manager.read_prefetched_results(keys) as objects:
+        assert objects is not None
+        found = [bytes(memoryview(one.byte_array).cast("B")) for one in objects]
+    manager.finish_read_prefetched(keys)
+    return found
+
+
+def until(done: Callable[[], bool]) -> None:
+    """Wait until it is done; LMCache stores and evicts on threads of its own."""
+    deadline = time.monotonic() + 60
+    while not done():
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        time.sleep(0.02)
+
+
 def speed(folder: Path) -> dict[str, Any]:
     """Load 62 chunks of SmolLM2's size, in turns, from each adapter."""
     count, size, rounds = 62, 2_949_120, 7
@@ -236,5 +341,5 @@ def speed(folder: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run = check if sys.argv[1] == "check" else speed
+    run = {"check": check, "tiers": tiers, "speed": speed}[sys.argv[1]]
     print("RESULT " + json.dumps(run(Path(sys.argv[2]))))

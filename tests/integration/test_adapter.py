@@ -67,6 +67,21 @@ def test_everything_that_lmcache_calls(python: Path, tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.covers("KV-001", "KV-012", "KV-028", "KV-029")
+def test_a_full_memory_gives_up_what_the_disk_has_and_gets_it_back(
+    python: Path, tmp_path: Path
+) -> None:
+    """LMCache's own tiers, with a memory of 16 MB: least recently used first, byte for byte."""
+    assert run(python, "tiers", tmp_path / "vault") == {
+        "all on disk": True,
+        "in memory": [0, 1, True],
+        "oldest first": True,
+        "from the disk": [0, 3],
+        "then from memory": [3, 0],
+        "right": True,
+    }
+
+
 def test_loading_beside_the_stock_adapter(
     python: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from vaults import content_path, keys, names, noise
+from vaults import content_path, keys, names, noise, record_path
 
-from cwm_jupyter.core.chunks import ChunkStore, RetrieveResult
+from cwm_jupyter.core.chunks import ChunkKey, ChunkStore, RetrieveResult
 from cwm_jupyter.core.kept import KeptStore
 from cwm_jupyter.core.models import ChunkRef
 from cwm_jupyter.errors import (
@@ -182,6 +182,54 @@ async def test_clearing_one_session_leaves_the_others(store: VaultStore) -> None
     await store.release("window")
     assert await store.clear() == 1
     assert not names(store.vault.folder.contents)
+
+
+@pytest.mark.covers("KV-016")
+async def test_clearing_all_leaves_nothing_but_what_is_held(store: VaultStore) -> None:
+    """Whoever's it is, damaged or whole; what a window holds is byte for byte as it was."""
+    mine, others = keys(5, "mine"), keys(4, "others")
+    await store.write({key: noise(i) for i, key in enumerate(mine)})
+    await store.write({key: noise(20 + i) for i, key in enumerate(others)})
+    await store.hold("window", [mine[1], others[2]])
+    vault = store.vault
+    content_path(vault, mine[0]).write_bytes(b"damaged")
+    content_path(vault, mine[2]).unlink()
+    record_path(vault, mine[3]).write_bytes(b"{")
+    assert await store.clear() == 6  # the seventh has no record that could be read
+    assert set((await store.list()).keys) == {mine[1], others[2]}
+    assert [await store.read(key) for key in (mine[1], others[2])] == [noise(1), noise(22)]
+    assert len(names(vault.folder.records)) == 2
+    await store.collect(["window"])
+    assert len(names(vault.folder.contents)) == 2
+    assert await store.clear() == 0
+    await store.release("window")
+    assert await store.clear() == 2
+    assert not names(vault.folder.contents) | names(vault.folder.records)
+
+
+@pytest.mark.covers("KV-023")
+@pytest.mark.parametrize("limit", [1, 3, 7])
+async def test_a_listing_goes_on_from_its_cursor_whatever_happens_meanwhile(
+    store: VaultStore, limit: int
+) -> None:
+    """What is there all the time is listed once; nothing is listed twice."""
+    staying, leaving, coming = keys(7, "stay"), keys(5, "leave"), keys(5, "come")
+    await store.write({key: noise(i) for i, key in enumerate([*staying, *leaving])})
+    seen: list[ChunkKey] = []
+    cursor: str | None = None
+    for turn in range(100):
+        page = await store.list(limit=limit, cursor=cursor)
+        assert len(page.keys) <= limit
+        seen += page.keys
+        if (cursor := page.cursor) is None:
+            break
+        await store.delete(leaving[turn : turn + 1])
+        await store.write({key: noise(50 + turn) for key in coming[turn : turn + 1]})
+    assert cursor is None
+    assert len(seen) == len(set(seen))
+    assert set(staying) <= set(seen)
+    last = await store.list(limit=limit, cursor="f" * 64)
+    assert (last.keys, last.cursor) == ([], None)
 
 
 @pytest.mark.covers("KV-025")
