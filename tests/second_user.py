@@ -6,6 +6,7 @@ that user for good, makes them, and writes what came of each. Only root can beco
 
 from __future__ import annotations
 
+import encodings.idna  # noqa: F401  (else it is looked for when it can no longer be read)
 import http.client
 import json
 import os
@@ -36,9 +37,9 @@ def attempt(attempts: Sequence[Attempt]) -> list[Any]:
         input=json.dumps(list(attempts)),
         capture_output=True,
         text=True,
-        check=True,
         cwd="/",
     )
+    assert run.returncode == 0, run.stderr
     results: list[Any] = json.loads(run.stdout)
     return results
 
