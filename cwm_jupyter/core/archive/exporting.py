@@ -120,7 +120,7 @@ class Export:
                     "be read from here.",
                     hint="Export its conversation: cwm export --text NAME FILE.md",
                 )
-            manifest = await to_thread.run_sync(self.library.manifest, window)
+            manifest = await to_thread.run_sync(self._manifest, window)
             keys = window_keys(self.library, window, manifest)
             await self._check_whole(window, keys, manifest.refs)
             for key, ref in zip(keys, manifest.refs, strict=True):
@@ -152,7 +152,7 @@ class Export:
         entries = []
         sizes = [part.size_bytes for part in self._contents.parts]
         for window in self._windows:
-            manifest = self.library.manifest(window)
+            manifest = self._manifest(window)
             details = self._details(window, manifest)
             data = encode(details)
             name = window.name
@@ -217,7 +217,11 @@ class Export:
             self.job.advance(done)
 
     def _details_again(self, window: Window) -> bytes:
-        return encode(self._details(window, self.library.manifest(window)))
+        return encode(self._details(window, self._manifest(window)))
+
+    def _manifest(self, window: Window) -> Manifest:
+        """Return a window's present manifest: a thaw that heals a chunk replaces it."""
+        return self.library.manifest(self.library.index.get_window(window.id) or window)
 
 
 def _write_part(writer: Writer, data: bytes, part: Part, what: str) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
+import httpx2
 import pytest
 from bench import QUESTION, Bench
 from fake_stack import FakeStack
 
 from cwm_jupyter.core.archive.format import VERSION
+from cwm_jupyter.core.archive.importing import Import
 from cwm_jupyter.core.archive.reader import Reader, is_encrypted
 from cwm_jupyter.core.cipher import Keyring
 from cwm_jupyter.core.job import Job, JobState
@@ -18,6 +22,7 @@ from cwm_jupyter.core.verify import window_keys
 from cwm_jupyter.errors import (
     ArchiveError,
     CancelledJobError,
+    CWMError,
     DecryptError,
     EngineMismatchError,
     KVStoreError,
@@ -29,8 +34,6 @@ from cwm_jupyter.errors import (
     WindowNotFoundError,
 )
 from cwm_jupyter.vault.store import VaultStore
-
-FULL = Path("/dev/full")
 
 
 async def assert_nothing_is_there(bench: Bench) -> None:
@@ -58,9 +61,13 @@ def cancelled_at(stage: str) -> Job:
     return job
 
 
-def there_is_a_full_device() -> bool:
-    """Whether the system has a device on which nothing can be written."""
-    return FULL.exists()
+def refusing(number: int) -> Callable[..., None]:
+    """A disk that does not do it, for this reason."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return refuse
 
 
 def set_version(path: Path, version: int) -> None:
@@ -313,15 +320,33 @@ async def test_a_disk_that_is_full(
         patch.setattr("shutil.disk_usage", lambda path: usage)
         with pytest.raises(ResourceExhaustedError, match="3,000 left"):
             await there.manager.archives.export(["paper"], path)
-    if there_is_a_full_device():
+    for where in ("cwm_jupyter.core.archive.body.PlainSink.write", "os.fsync"):
         with monkeypatch.context() as patch:
-            patch.setattr(
-                "tempfile.mkstemp",
-                lambda **_: (os.open(FULL, os.O_WRONLY), str(tmp_path / "gone")),
-            )
+            patch.setattr(where, refusing(errno.ENOSPC))
             with pytest.raises(ResourceExhaustedError, match="No room"):
                 await there.manager.archives.export(["paper"], path)
+    with monkeypatch.context() as patch:
+        patch.setattr("cwm_jupyter.core.archive.body.PlainSink.write", refusing(errno.EIO))
+        with pytest.raises(OSError, match="error"):
+            await there.manager.archives.export(["paper"], path)
     assert names_in(tmp_path) == ["there"]
+
+
+async def test_a_window_that_changes_while_it_is_exported(there: Bench, tmp_path: Path) -> None:
+    window = await there.frozen("paper")
+
+    def change(state: JobState) -> None:
+        if state.stage == "write" and not state.done:
+            manifest = there.library.manifest(there.window("paper"))
+            changed = manifest.replace(recomputed=[manifest.refs[0].chunk_hash])
+            there.library.replace_manifest(changed, lambda w: w)
+
+    with pytest.raises(KVStoreError, match="paper was changed meanwhile"):
+        await there.manager.archives.export(
+            ["paper"], tmp_path / "paper.cwm", job=Job("export", change)
+        )
+    assert names_in(tmp_path) == ["there"]
+    assert there.window("paper").id == window.id
 
 
 async def test_a_window_that_is_not_whole_is_not_exported(there: Bench, tmp_path: Path) -> None:
@@ -542,6 +567,32 @@ async def test_a_name_that_is_taken_meanwhile(
     assert len(here.library.lineages.ids()) == 1
 
 
+async def test_what_is_in_the_index_is_not_undone(
+    here: Bench, archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interruption that comes too late changes nothing."""
+    enter = Import._enter
+
+    def entered_and_interrupted(self: Import) -> None:
+        enter(self)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Import, "_enter", entered_and_interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            await here.manager.archives.import_file(archive, accept_untrusted=True)
+    assert (await here.manager.verify("paper")).intact
+    assert (await here.manager.thaw("paper")).complete
+
+
+async def test_an_engine_that_fails(here: Bench, archive: Path) -> None:
+    here.stack.before = lambda call: httpx2.Response(500) if call == "GET /cwm/facts" else None
+    with pytest.raises(CWMError):
+        await here.manager.archives.import_file(archive)
+    await assert_nothing_is_there(here)
+    assert (await here.manager.archives.import_file(archive, trust=True)).differences is None
+
+
 async def test_a_vault_that_has_no_room(here: Bench, archive: Path) -> None:
     here.stack.vault.room.quota_bytes = 500
     with pytest.raises(ResourceExhaustedError, match="896 bytes of KV, and the vault has room for"):
@@ -552,11 +603,8 @@ async def test_a_vault_that_has_no_room(here: Bench, archive: Path) -> None:
 async def test_a_vault_that_refuses(
     here: Bench, archive: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError(5, "Input/output error")
-
     with monkeypatch.context() as patch:
-        patch.setattr("cwm_jupyter.vault.storing._write_content", refuse)
+        patch.setattr("cwm_jupyter.vault.storing._write_content", refusing(errno.EIO))
         with pytest.raises(KVStoreError, match="7 of 7 chunks could not be stored"):
             await here.manager.archives.import_file(archive, trust=True)
     await assert_nothing_is_there(here)
