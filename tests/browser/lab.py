@@ -1,0 +1,140 @@
+"""A real JupyterLab or Notebook 7 on a private configuration, and a real browser in front of it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+import nbformat
+from playwright.sync_api import Browser, Page, Playwright
+
+__all__ = ["Lab", "browser", "running_lab"]
+
+#: a first widget took 13 to 21 s on two busy cores
+PATIENCE_MS = 90_000
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A running server; `folder` is where its notebooks lie."""
+
+    url: str
+    token: str
+    folder: Path
+
+    def notebook(self, name: str, *cells: str) -> Path:
+        """Write a notebook with these cells."""
+        document = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(one) for one in cells])
+        document.metadata["kernelspec"] = {
+            "name": "python3",
+            "display_name": "Python 3",
+            "language": "python",
+        }
+        path = self.folder / name
+        nbformat.write(document, path)
+        return path
+
+    def open(self, page: Page, name: str, *, place: str = "lab/tree") -> None:
+        """Open a notebook, and wait until its kernel is ready."""
+        reset = "&reset" if place.startswith("lab") else ""
+        page.set_default_timeout(PATIENCE_MS)
+        page.goto(f"{self.url}/{place}/{name}?token={self.token}{reset}")
+        page.wait_for_function(
+            """() => {
+                const app = window.jupyterapp;
+                const widget = app && app.shell.currentWidget;
+                const context = widget && widget.context && widget.context.sessionContext;
+                return context && context.isReady && context.session && context.session.kernel
+                    && context.session.kernel.status === "idle";
+            }""",
+            timeout=PATIENCE_MS,
+        )
+
+    def command(self, page: Page, name: str) -> None:
+        """Run one of Lab's commands, without waiting for what it returns."""
+        page.evaluate("name => void window.jupyterapp.commands.execute(name)", name)
+
+
+@contextmanager
+def running_lab(folder: Path, environ: dict[str, str]) -> Iterator[Lab]:
+    """Run JupyterLab, which serves Notebook 7 too, in a folder; stopped at the end."""
+    notebooks = folder / "notebooks"
+    notebooks.mkdir(parents=True)
+    private = {
+        name: str(folder / name.lower())
+        for name in (
+            "JUPYTER_CONFIG_DIR",
+            "JUPYTER_DATA_DIR",
+            "JUPYTER_RUNTIME_DIR",
+            "JUPYTERLAB_SETTINGS_DIR",
+            "JUPYTERLAB_WORKSPACES_DIR",
+            "IPYTHONDIR",
+        )
+    }
+    quiet = Path(private["JUPYTERLAB_SETTINGS_DIR"], "@jupyterlab", "apputils-extension")
+    quiet.mkdir(parents=True)
+    (quiet / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
+    token, port = secrets.token_hex(16), _free_port()
+    log = (folder / "lab.log").open("wb")
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            *("-m", "jupyter", "lab", "--no-browser", "--ip=127.0.0.1", f"--port={port}"),
+            *("--ServerApp.port_retries=0", f"--IdentityProvider.token={token}"),
+            *("--expose-app-in-browser", "--allow-root", f"--ServerApp.root_dir={notebooks}"),
+        ],
+        env={**os.environ, **private, **environ},
+        stdout=log,
+        stderr=log,
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        _await(f"{url}/api/status?token={token}", process, folder / "lab.log")
+        yield Lab(url, token, notebooks)
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        log.close()
+
+
+def browser(playwright: Playwright) -> Browser:
+    """Start a browser: the machine's Chromium where there is one, else playwright's own."""
+    installed = shutil.which("chromium") or shutil.which("chromium-browser")
+    return playwright.chromium.launch(
+        executable_path=installed, args=["--no-sandbox", "--disable-dev-shm-usage"]
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def _await(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        try:
+            if httpx2.get(url, trust_env=False).status_code == 200:
+                return
+        except httpx2.TransportError:
+            pass
+        time.sleep(0.2)
+    raise RuntimeError(f"JupyterLab did not start: {log.read_text(errors='replace')[-2000:]}")

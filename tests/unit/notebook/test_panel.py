@@ -1,0 +1,199 @@
+"""The panel's kernel side: what it shows, what its messages do, and that it leaves nothing."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from bench import QUESTION
+
+import cwm_jupyter as cwm
+from cwm_jupyter.core.job import Job
+from cwm_jupyter.current import shared
+from cwm_jupyter.notebook.panel import Panel, actions
+from cwm_jupyter.workspace import get_workspace
+
+pytestmark = pytest.mark.usefixtures("own_process", "fake_stack")
+
+
+def until(true: Callable[[], Any]) -> Any:
+    """Wait for what happens on another thread."""
+    deadline = time.monotonic() + 30
+    while not (found := true()):
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.01)
+    return found
+
+
+@pytest.fixture
+def panel() -> Iterator[Panel]:
+    cwm.session("talk").say(QUESTION)
+    cwm.session("talk").say("And then?")
+    shared.use("talk")
+    cwm.freeze("paper", "talk", tags=["draft"], note="a <b>note</b>")
+    panel = cwm.panel()
+    yield panel
+    panel.close()
+
+
+def do(panel: Panel, action: str, **message: Any) -> str:
+    """Send what a click sends, and return what the user is then told."""
+    before = (panel.notice or {}).get("n")
+    panel._heard(panel, {"do": action, **message}, [])
+    until(lambda: (panel.notice or {}).get("n") != before and panel._working.done())
+    assert panel.notice is not None
+    return str(panel.notice["text"])
+
+
+def names(panel: Panel) -> list[str]:
+    return [window["name"] for window in panel.listing["windows"]]
+
+
+def test_it_shows_windows_the_session_and_the_family(panel: Panel) -> None:
+    assert names(panel) == ["paper"]
+    assert panel.listing["windows"][0]["tags"] == ["draft"]
+    assert panel.session is not None
+    assert [turn["number"] for turn in panel.session["turns"]] == [1, 2]
+    assert panel.session["turns"][1]["question"] == "And then?"
+    assert panel.session["turns"][1]["end_tokens"] == panel.session["tokens"]
+    assert [node["name"] for node in panel.family] == ["paper"]
+    assert panel.stack == {"phase": "down", "model": None}
+
+
+def test_a_windows_whole_life_by_clicks(panel: Panel, tmp_path: Any) -> None:
+    assert "Froze talk as second" in do(panel, "freeze", name="second", session="talk")
+    assert "from cache" in do(panel, "thaw", window="paper")
+    assert shared.name == "paper"
+    assert do(panel, "clone", window="paper", name="branch") == "Cloned as branch."
+    assert do(panel, "rename", window="branch", name="twig") == "Renamed to twig."
+    assert do(panel, "tag", window="twig", add=["a"], remove=[]) == "Tags of twig: a."
+    do(panel, "export", window="twig", file=str(tmp_path / "twig.cwm"))
+    assert (tmp_path / "twig.cwm").exists()
+    assert "undo" in do(panel, "delete", window="twig")
+    assert panel.notice is not None
+    assert panel.notice["undo"] == "twig"
+    assert "twig" not in names(panel)
+    assert do(panel, "undo", window="twig") == "twig is back."
+    assert set(names(panel)) == {"paper", "second", "twig"}
+
+
+def test_going_back_and_freezing_a_turn(panel: Panel) -> None:
+    do(panel, "rewind", session="talk", turn=1)
+    assert shared.name == "talk-2"
+    assert cwm.show(session="talk-2").session.turns == 1
+    do(panel, "freeze-turn", session="talk", turn=1, name="first")
+    assert cwm.show("first").window.turns == 1
+    do(panel, "freeze-turn", session="talk", turn=9, name="none")
+    assert panel.notice is not None
+    assert panel.notice["kind"] == "error"
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ({"do": "clone", "window": "paper", "name": " "}, "name must be given"),
+        ({"do": "clone", "window": "papre", "name": "x"}, "paper"),
+        ({"do": "tag", "window": "paper", "add": "a"}, "add must be a list"),
+        ({"do": "freeze", "name": "paper"}, "There is a window 'paper' already"),
+        ({"do": "rewind", "session": "talk", "turn": "x"}, "invalid literal"),
+    ],
+)
+def test_what_cannot_be_done_is_told(panel: Panel, message: dict[str, Any], told: str) -> None:
+    assert told in do(panel, message.pop("do"), **message)
+    assert panel.notice is not None
+    assert panel.notice["kind"] == "error"
+    assert panel.job is None
+
+
+def test_unknown_messages_do_nothing(panel: Panel) -> None:
+    panel._heard(panel, {"do": "exec", "code": "1/0"}, [])
+    panel._heard(panel, {}, [])
+    assert panel.notice is None
+
+
+def test_searching_sorting_and_choosing(panel: Panel) -> None:
+    cwm.clone("paper", "another")
+    panel._heard(panel, {"do": "look", "text": "anoth", "window": "another"}, [])
+    until(lambda: names(panel) == ["another"])
+    panel._heard(panel, {"do": "look", "sort": "name"}, [])
+    until(lambda: names(panel) == ["another", "paper"])
+    panel._heard(panel, {"do": "look", "tag": "draft"}, [])
+    until(lambda: names(panel) == ["paper"])
+    panel._heard(panel, {"do": "look", "sort": "colour"}, [])
+    until(lambda: panel.notice and "colour" in panel.notice["text"])
+
+
+def test_it_follows_what_others_do_while_it_is_seen(panel: Panel) -> None:
+    panel._heard(panel, {"do": "open", "view": "v"}, [])
+    cwm.clone("paper", "elsewhere")
+    until(lambda: "elsewhere" in names(panel))
+    panel._heard(panel, {"do": "hide", "view": "v"}, [])
+    assert panel._following is None
+
+
+def test_one_thing_at_a_time_and_cancel(panel: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
+    import anyio
+
+    async def endless(*_arguments: object) -> str:
+        await anyio.sleep_forever()
+        return ""
+
+    monkeypatch.setitem(actions.ACTIONS, "thaw", endless)  # type: ignore[arg-type]
+    panel._heard(panel, {"do": "thaw", "window": "paper"}, [])
+    until(lambda: panel.job)
+    panel._heard(panel, {"do": "clone", "window": "paper", "name": "x"}, [])
+    assert panel.notice is not None
+    assert "already" in panel.notice["text"]
+    panel._heard(panel, {"do": "cancel"}, [])
+    until(lambda: panel.notice and "Cancelled" in panel.notice["text"])
+    until(lambda: panel.job is None)
+    assert names(panel) == ["paper"]
+
+
+def test_progress_is_shown_as_it_comes(panel: Panel) -> None:
+    job = Job("thaw paper", panel._watch)
+    job.stage("load", total=10, unit="bytes")
+    panel._last_progress = 0.0
+    job.advance(4)
+    assert panel.job == {
+        "what": "thaw paper",
+        "stage": "load",
+        "done": 4,
+        "total": 10,
+        "unit": "bytes",
+    }
+
+
+def test_places_without_widgets_get_a_table(panel: Panel) -> None:
+    assert "paper" in repr(panel)
+    bundle = panel._repr_mimebundle_()
+    data = bundle[0] if isinstance(bundle, tuple) else bundle
+    assert "<table" in data["text/html"]
+    assert "<b>note" not in data["text/html"]
+    assert data["text/plain"].startswith("WINDOW")
+
+
+def test_nothing_shown_is_secret(panel: Panel) -> None:
+    library = get_workspace().library
+    window = library.index.require_window("paper")
+    salt = library.lineages.salt(window.lineage_id, library.manifest(window).fingerprint)
+    lineage = next((get_workspace().settings.home / "keys").glob("*.secret")).read_bytes().hex()
+    state = repr(panel.get_state())
+    assert lineage not in state
+    assert salt not in state
+
+
+def test_a_hundred_panels_leave_no_threads_and_no_work(panel: Panel) -> None:
+    threads = threading.active_count()
+    for number in range(100):
+        one = Panel()
+        one._heard(one, {"do": "open", "view": str(number)}, [])
+        one.close()
+    until(lambda: threading.active_count() <= threads + 3)  # the loop's idle workers
+    gc.collect()
+    following = [p for p in gc.get_objects() if isinstance(p, Panel) and p._following]
+    assert following == []
