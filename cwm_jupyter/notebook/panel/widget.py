@@ -36,18 +36,18 @@ _LOOK_S = 1.0
 _PROGRESS_S = 0.1
 
 
-class Panel(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget's base is untyped
+class Panel(anywidget.AnyWidget):
     """The windows as a table, the session with a gauge, the family tree; see `panel`."""
 
     _esm = _HERE / "panel.js"
     _css = _HERE / "panel.css"
 
-    listing = traitlets.Dict().tag(sync=True)
-    session = traitlets.Dict(default_value=None, allow_none=True).tag(sync=True)
-    family = traitlets.List().tag(sync=True)
-    stack = traitlets.Dict().tag(sync=True)
-    job = traitlets.Dict(default_value=None, allow_none=True).tag(sync=True)
-    notice = traitlets.Dict(default_value=None, allow_none=True).tag(sync=True)
+    listing: Any = traitlets.Dict().tag(sync=True)
+    session: Any = traitlets.Dict(default_value=None, allow_none=True).tag(sync=True)
+    family: Any = traitlets.List().tag(sync=True)
+    stack: Any = traitlets.Dict().tag(sync=True)
+    job: Any = traitlets.Dict(default_value=None, allow_none=True).tag(sync=True)
+    notice: Any = traitlets.Dict(default_value=None, allow_none=True).tag(sync=True)
 
     def __init__(self, workspace: Workspace | None = None) -> None:
         self._workspace = workspace or get_workspace()
@@ -211,13 +211,12 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget's base is u
     def __repr__(self) -> str:
         return text(self._page())
 
-    def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
+    def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
         bundle = super()._repr_mimebundle_(**options)
-        data = bundle[0] if isinstance(bundle, tuple) else bundle
-        if data is not None:
+        if bundle is not None:
             page = self._page()
-            data["text/plain"], data["text/html"] = text(page), html(page)
-        return bundle  # type: ignore[no-any-return]
+            bundle[0]["text/plain"], bundle[0]["text/html"] = text(page), html(page)
+        return bundle
 
     def close(self) -> None:
         """Stop following and what is being done, and close the widget's comm."""

@@ -171,7 +171,8 @@ def test_progress_is_shown_as_it_comes(panel: Panel) -> None:
 def test_places_without_widgets_get_a_table(panel: Panel) -> None:
     assert "paper" in repr(panel)
     bundle = panel._repr_mimebundle_()
-    data = bundle[0] if isinstance(bundle, tuple) else bundle
+    assert bundle is not None
+    data = bundle[0]
     assert "<table" in data["text/html"]
     assert "<b>note" not in data["text/html"]
     assert data["text/plain"].startswith("WINDOW")
