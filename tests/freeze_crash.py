@@ -8,14 +8,11 @@ copy of the template. WHAT is one of `WORK`.
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
-import signal
 import sys
 from pathlib import Path
 
 from bench import Bench
-from vaults import die_at, in_order, steps
+from vaults import in_order, killed_at_each_step, steps
 
 
 async def freeze(bench: Bench) -> None:
@@ -54,16 +51,7 @@ def count(what: str, folder: Path) -> None:
 
 
 def die(what: str, template: Path, folder: Path, total: int) -> None:
-    killed = 0
-    for step in range(total + 1):
-        copy = shutil.copytree(template, folder / str(step))
-        child = os.fork()
-        if child == 0:
-            with in_order(), steps(die_at(min(step, total - 1), step == total)):
-                do(what, copy)
-            os._exit(0)
-        killed += os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
-    print(killed)
+    print(killed_at_each_step(template, folder, total, lambda copy: do(what, copy)))
 
 
 if __name__ == "__main__":

@@ -8,29 +8,18 @@ is after the one before it, and after the last, each in its copy of the template
 from __future__ import annotations
 
 import json
-import os
 import random
-import signal
 import sys
 import time
 from pathlib import Path
 
-from vaults import CHUNKS, copy_of, die_at, get, in_order, perform, put, steps
+from vaults import CHUNKS, get, killed_at_each_step, perform, put
 
 from cwm_jupyter.vault.files import Vault
 
 
 def die(template: Path, folder: Path, action: str, count: int) -> None:
-    killed = 0
-    for step in range(count + 1):
-        copy = copy_of(template, folder / str(step))
-        child = os.fork()
-        if child == 0:
-            with in_order(), steps(die_at(min(step, count - 1), step == count)):
-                perform(copy, action)
-            os._exit(0)
-        killed += os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
-    print(killed)
+    print(killed_at_each_step(template, folder, count, lambda copy: perform(copy, action)))
 
 
 def work(folder: Path, seed: int, seconds: float) -> None:

@@ -140,6 +140,25 @@ def die_at(step: int, after: bool) -> Callable[[int, str, bool], None]:
     return on_step
 
 
+def killed_at_each_step(
+    template: Path, folder: Path, total: int, work: Callable[[Path], object]
+) -> int:
+    """Do work in copies of a template, killed before each step, or after the last; count the kills.
+
+    Each is done in a child of this process, so it needs ``fork``, and no threads that matter.
+    """
+    killed = 0
+    for step in range(total + 1):
+        copy = copy_of(template, folder / str(step))
+        child = os.fork()
+        if child == 0:
+            with in_order(), steps(die_at(min(step, total - 1), step == total)):
+                work(copy)
+            os._exit(0)
+        killed += os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    return killed
+
+
 # What may be interrupted: a vault in which two chunks are held, and one more lies.
 
 KEYS = keys(6)

@@ -5,6 +5,7 @@ The whole bench is ``cwm bench``; docs/bench.md has its figures.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 
@@ -12,7 +13,7 @@ import msgspec
 import pytest
 
 from cwm_jupyter.bench.machine import Bounds, measure_bounds
-from cwm_jupyter.bench.plan import Plan
+from cwm_jupyter.bench.plan import QUICK
 from cwm_jupyter.bench.rows import BenchResult, Row
 from cwm_jupyter.bench.run import measure_long, measure_stack
 from cwm_jupyter.bench.stacks import random_model
@@ -25,15 +26,13 @@ from cwm_jupyter.workspace import Workspace
 pytestmark = pytest.mark.stack
 
 #: the shortest that shows each row: the cold prefills are most of its cost
-_PLAN = Plan(
+_PLAN = dataclasses.replace(
+    QUICK,
     sizes=(1_000, 8_000),
-    repetitions=3,
-    fs=False,
     planes=False,
     prefetches=0,
     long_tokens=32_768,
     many_tokens=250,
-    index_windows=1_000,
     bound_bytes=32 << 20,
 )
 
