@@ -18,8 +18,12 @@ import httpx2
 import nbformat
 from playwright.sync_api import Browser, Page, Playwright
 
-__all__ = ["Lab", "browser", "running_lab"]
+__all__ = ["Lab", "browser", "running_lab", "shoot"]
 
+#: what the pages looked like in the last run, for people
+_SHOTS = Path(__file__).parent / ".shots"
+
+_FONTS = "fonts-dejavu-core"
 #: a first widget took 13 to 21 s on two busy cores
 PATIENCE_MS = 90_000
 
@@ -112,11 +116,31 @@ def running_lab(folder: Path, environ: dict[str, str]) -> Iterator[Lab]:
 
 
 def browser(playwright: Playwright) -> Browser:
-    """Start a browser: the machine's Chromium where there is one, else playwright's own."""
-    installed = shutil.which("chromium") or shutil.which("chromium-browser")
-    return playwright.chromium.launch(
-        executable_path=installed, args=["--no-sandbox", "--disable-dev-shm-usage"]
-    )
+    """Start a browser: the machine's Chromium, else Debian's package, else playwright's own."""
+    arguments = ["--no-sandbox", "--disable-dev-shm-usage"]
+    installed = _chromium()
+    if installed is None and os.geteuid() == 0 and shutil.which("apt-get"):
+        _run("apt-get", "update", "-q")
+        _run("apt-get", "install", "-qy", "--no-install-recommends", "chromium", _FONTS)
+        installed = _chromium()
+    if installed is None:
+        _run(sys.executable, "-m", "playwright", "install", "chromium")
+    return playwright.chromium.launch(executable_path=installed, args=arguments)
+
+
+def _chromium() -> str | None:
+    return shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+def _run(*command: str) -> None:
+    """Run a command that installs something; where it fails, the browser's start tells."""
+    subprocess.run(command, check=False, timeout=600, stdout=subprocess.DEVNULL)
+
+
+def shoot(page: Page, name: str) -> None:
+    """Keep a picture of the page."""
+    _SHOTS.mkdir(exist_ok=True)
+    page.screenshot(path=_SHOTS / f"{name}.png")
 
 
 def _free_port() -> int:

@@ -1,0 +1,127 @@
+"""The panel in a real browser, in JupyterLab and Notebook 7, on the real stack."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+from browser.lab import Lab, shoot
+from playwright.sync_api import Page, expect
+
+from cwm_jupyter.config import Settings
+from cwm_jupyter.core.library import Library
+from cwm_jupyter.stack.state import StackState
+
+pytestmark = pytest.mark.stack
+
+_PATIENCE_MS = 90_000
+
+
+def talk(session: str) -> str:
+    """A cell that says something in a session, and shows the panel for it."""
+    return (
+        "import argparse\n"
+        "from pathlib import Path\n"
+        "import cwm_jupyter as cwm\n"
+        "from cwm_jupyter.current import shared\n"
+        f"shared.use({session!r})\n"
+        "text = Path(argparse.__file__).read_text()[:2500]\n"
+        f"said = cwm.session({session!r}).say(text + ' What is this?', max_tokens=16)\n"
+        "cwm.panel()"
+    )
+
+
+@pytest.fixture
+def name() -> str:
+    """A name that no other test has."""
+    return f"clicks-{uuid.uuid4().hex[:8]}"
+
+
+def told(page: Page, words: str) -> None:
+    expect(page.locator(".cwm-notice").first).to_contain_text(words, timeout=_PATIENCE_MS)
+
+
+def test_freeze_thaw_clone_and_delete_by_clicks(
+    stack: StackState, stack_settings: Settings, lab: Lab, page: Page, name: str
+) -> None:
+    index = Library(stack_settings.home).index
+    lab.notebook(f"{name}.ipynb", talk(name))
+    lab.open(page, f"{name}.ipynb")
+    lab.command(page, "notebook:run-all-cells")
+    panel = page.locator(".cwm-panel")
+    panel.get_by_label("Name of the window").fill(name)
+    panel.get_by_label("Name of the window").press("Enter")
+    told(page, f"Froze {name} as {name}")
+    assert index.require_window(name).proof.level == "verified"
+
+    panel.get_by_label("Search windows").fill(name)
+    row = panel.get_by_role("row").filter(has_text=name)
+    expect(row).to_have_count(1)
+    shoot(page, "panel-light")
+    row.get_by_role("button", name="Thaw").click()
+    told(page, f"Thawed {name} into session")
+    assert index.require_window(name).last_thaws[0].complete
+
+    row.get_by_label(f"More for {name}").click()
+    panel.get_by_role("button", name="Clone", exact=True).click()
+    panel.get_by_label(f"Clone as, for {name}").fill(f"{name}-twin")
+    panel.get_by_label(f"Clone as, for {name}").press("Enter")
+    told(page, f"Cloned as {name}-twin")
+    expect(row).to_have_count(2)
+
+    panel.get_by_label(f"More for {name}-twin").click()
+    panel.get_by_role("button", name="Delete", exact=True).click()
+    expect(panel).to_contain_text(f"Delete {name}-twin?")
+    panel.locator("[data-key=sure]").click()
+    told(page, f"Deleted {name}-twin")
+    expect(row).to_have_count(1)
+    assert index.find_window(f"{name}-twin") is None
+    panel.get_by_role("button", name="Undo").click()
+    told(page, f"{name}-twin is back")
+
+    page.evaluate(
+        "() => void window.jupyterapp.commands.execute("
+        "'apputils:change-theme', {theme: 'JupyterLab Dark'})"
+    )
+    panel.get_by_role("tab", name="Family and turns").click()
+    expect(panel.locator(".cwm-tree")).to_contain_text(f"{name}-twin")
+    expect(panel.locator(".cwm-turn-list > li")).to_have_count(1)
+    page.wait_for_timeout(1000)  # the theme fades in
+    shoot(page, "panel-dark")
+
+
+def test_the_keyboard_alone_and_what_others_do(
+    stack: StackState, stack_settings: Settings, lab: Lab, page: Page, name: str
+) -> None:
+    lab.notebook(f"{name}.ipynb", talk(name))
+    lab.open(page, f"{name}.ipynb")
+    lab.command(page, "notebook:run-all-cells")
+    panel = page.locator(".cwm-panel")
+    first = panel.get_by_role("tab", name="Windows")
+    first.focus()
+    page.keyboard.press("ArrowRight")
+    second = panel.get_by_role("tab", name="Family and turns")
+    expect(second).to_be_focused()
+    expect(second).to_have_attribute("aria-selected", "true")
+    panel.get_by_role("button", name="Freeze here").focus()
+    page.keyboard.press("Enter")
+    page.keyboard.type(name)
+    page.keyboard.press("Enter")
+    told(page, f"Froze {name} as {name}")
+    # Another program renames it: the panel follows.
+    index = Library(stack_settings.home).index
+    window = index.require_window(name)
+    index.update_window(window.id, lambda w: w.replace(name=f"{name}-moved"))
+    expect(panel.locator(".cwm-tree")).to_contain_text(f"{name}-moved", timeout=_PATIENCE_MS)
+
+
+def test_notebook_7_has_the_same_panel(stack: StackState, lab: Lab, page: Page, name: str) -> None:
+    lab.notebook(f"{name}.ipynb", talk(name))
+    lab.open(page, f"{name}.ipynb", place="notebooks")
+    lab.command(page, "notebook:run-all-cells")
+    panel = page.locator(".cwm-panel")
+    expect(panel.get_by_label("Session")).to_have_value(name, timeout=_PATIENCE_MS)
+    expect(panel.get_by_role("meter")).to_be_visible()
+    page.set_viewport_size({"width": 420, "height": 900})
+    page.wait_for_timeout(500)
+    shoot(page, "panel-notebook-narrow")
