@@ -57,8 +57,8 @@ class FrozenWindow:
         """Put several questions to the window at once, each in a branch of its own.
 
         The window is restored once and all questions begin with its tokens. Since they are computed
-        together, the answers are right, but not equal to the bit to those that one gets by asking
-        one by one.
+        together, in other shapes than alone, the answers are right, but equality to the bit with
+        asking one by one is not promised.
 
         Parameters
         ----------
