@@ -14,7 +14,7 @@ from cwm_jupyter.errors import EngineMismatchError, ProbeError
 from cwm_jupyter.stack import launcher
 from cwm_jupyter.workspace import Workspace
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.stack, pytest.mark.leaves_no_stack]
 
 
 @pytest.mark.covers("TT-004")
