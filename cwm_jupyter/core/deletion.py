@@ -114,8 +114,9 @@ class Deletion:
         receipts = await to_thread.run_sync(self._receipts, name)
         labels = {label for receipt in receipts for label in receipt.labels}
         owners = {window.id for receipt in receipts for window in receipt.windows}
-        traces = await store.traces(owners, labels)
+        # Listed first: what is stored meanwhile is then seen to be new.
         listed = await self._listed(store, labels)
+        traces = await store.traces(owners, labels)
         traced = {one for receipt in receipts for one in (*receipt.ids, *receipt.lineages)}
         files = await to_thread.run_sync(self._files, traced)
         checks = [_check(receipt, traces, files, listed) for receipt in receipts]
