@@ -25,7 +25,7 @@ from cwm_jupyter.core.archive.format import (
     signed_bytes,
 )
 from cwm_jupyter.core.archive.signing import Signers
-from cwm_jupyter.core.portable import fsync_dir, remove, replace
+from cwm_jupyter.core.portable import fsync_dir, remove, replace, sync_file
 from cwm_jupyter.errors import ArchiveError, ResourceExhaustedError, ValidationError
 
 __all__ = ["Writer", "check_target"]
@@ -127,7 +127,7 @@ class Writer:
         try:
             self._sink.close()
             self._file.flush()
-            os.fsync(self._file.fileno())
+            sync_file(self._file.fileno())
             size = os.fstat(self._file.fileno()).st_size
             self._file.close()
             check_target(self._path, force=self._force)  # since a while has passed

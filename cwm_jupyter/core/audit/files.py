@@ -35,6 +35,7 @@ from cwm_jupyter.core.audit.line import (
     sealed,
 )
 from cwm_jupyter.core.files import fsync_dir, make_private_dir, write_atomic
+from cwm_jupyter.core.portable import sync_file
 
 __all__ = ["AuditFiles", "Head", "Snapshot"]
 
@@ -290,5 +291,5 @@ def _append(path: Path, data: bytes) -> int:
     with open(path, "ab", opener=private) as file:
         file.write(data)
         file.flush()
-        os.fsync(file.fileno())
+        sync_file(file.fileno())
         return file.tell()
