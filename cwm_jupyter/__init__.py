@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         export_windows,
         freeze,
         import_windows,
+        plot,
         purge,
         remove,
         remove_session,
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
         sessions,
         settings,
         show,
+        statistics,
         status,
         thaw,
         tree,
@@ -106,6 +108,7 @@ __all__ = [
     "freeze",
     "import_windows",
     "panel",
+    "plot",
     "purge",
     "remove",
     "remove_session",
@@ -118,6 +121,7 @@ __all__ = [
     "sessions",
     "settings",
     "show",
+    "statistics",
     "status",
     "thaw",
     "tree",
@@ -144,6 +148,13 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+def _jupyter_server_extension_points() -> list[dict[str, Any]]:
+    """Tell a Jupyter server of the extension."""
+    from cwm_jupyter.server.app import CWMServer
+
+    return [{"module": "cwm_jupyter", "app": CWMServer}]
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:

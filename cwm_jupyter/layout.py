@@ -1,8 +1,8 @@
 """Blocks: what a value looks like, said once and drawn twice, as plain text and as HTML.
 
 Control characters, which a terminal would obey, are replaced. The text is for terminals and static
-notebooks: columns are aligned. The HTML escapes everything, has no script, and takes its colours
-from the page, so that it reads well on light and on dark.
+notebooks: columns are aligned. The HTML escapes everything but what `cwm_jupyter.markdown` makes,
+has no script, and takes its colours from the page, so that it reads well on light and on dark.
 """
 
 from __future__ import annotations
@@ -12,7 +12,19 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["Block", "Facts", "Line", "Prose", "Table", "draw_html", "draw_text", "printable"]
+from cwm_jupyter import markdown
+
+__all__ = [
+    "Block",
+    "Facts",
+    "Line",
+    "Markdown",
+    "Prose",
+    "Table",
+    "draw_html",
+    "draw_text",
+    "printable",
+]
 
 
 @dataclass(frozen=True)
@@ -27,6 +39,13 @@ class Line:
 @dataclass(frozen=True)
 class Prose:
     """Text that people or the model wrote, line breaks kept."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Markdown:
+    """Text that the model wrote in full: as it is in text, and rendered in HTML."""
 
     text: str
 
@@ -47,7 +66,7 @@ class Table:
     right: frozenset[int] = field(default=frozenset())
 
 
-Block = Line | Prose | Facts | Table
+Block = Line | Prose | Markdown | Facts | Table
 
 #: embeddings, overrides and isolates of the bidirectional algorithm
 _TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -76,7 +95,7 @@ def draw_text(blocks: Sequence[Block]) -> str:
 
 
 def _text(block: Block) -> str:
-    if isinstance(block, Line | Prose):
+    if isinstance(block, Line | Prose | Markdown):
         return block.text
     if isinstance(block, Facts):
         return _columns(block.pairs)
@@ -114,6 +133,9 @@ def _width(text: str) -> int:
 _CELL = "text-align:{};padding:0 1.2em 0 0;background:transparent;vertical-align:top"
 _LOUD = "font-weight:bold;border-left:0.3em solid currentColor;padding-left:0.6em"
 _FAINT = "opacity:0.7"
+#: what MathJax passes over: its commands are not for the model to use
+_NO_FORMULAS = "mathjax_ignore tex2jax_ignore"
+_RENDERED = "overflow-wrap:anywhere;margin:0 0 0.4em"
 _PROSE = "white-space:pre-wrap;overflow-wrap:anywhere;margin:0 0 0.4em"
 
 
@@ -126,8 +148,11 @@ def _html(block: Block) -> str:
     if isinstance(block, Line):
         style = _LOUD if block.loud else _FAINT if block.faint else ""
         return f'<div style="{style}">{_escaped(block.text)}</div>'
-    if isinstance(block, Prose):
-        return f'<div style="{_PROSE}">{_escaped(block.text)}</div>'
+    if isinstance(block, Markdown) and len(block.text) <= markdown.LONGEST:
+        rendered = printable(markdown.render(block.text))  # it also decodes entities
+        return f'<div class="{_NO_FORMULAS}" style="{_RENDERED}">{rendered}</div>'
+    if isinstance(block, Prose | Markdown):
+        return f'<div class="{_NO_FORMULAS}" style="{_PROSE}">{_escaped(block.text)}</div>'
     if isinstance(block, Facts):
         rows = "".join(
             f"<tr>{_cell(label, 'th')}{_cell(value, 'td')}</tr>" for label, value in block.pairs

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +24,7 @@ from cwm_jupyter import config
 from cwm_jupyter.clients.lmcache import LMCacheClient
 from cwm_jupyter.clients.vllm import VLLMClient
 from cwm_jupyter.config import LMCacheSettings, Settings, VLLMSettings
+from cwm_jupyter.core.cancellation import Cancellation
 from cwm_jupyter.core.chunks import ChunkStore
 from cwm_jupyter.core.connection import ConnectedStack
 from cwm_jupyter.core.library import Library
@@ -199,7 +201,8 @@ class Workspace:
     def run(self, work: Callable[..., Awaitable[_T]], *args: Any) -> _T:
         """Run ``work(*args)`` in the background loop and return its result.
 
-        Ctrl-C cancels the work, waits until it has put everything in order, and is then raised.
+        Ctrl-C cancels the work, waits until it has put everything in order, and is then raised. So
+        does a `Cancellation` that is over the caller, and `CancelledJobError` is raised.
         """
         begun, ended = threading.Event(), threading.Event()
         scopes: list[anyio.CancelScope] = []
@@ -207,6 +210,8 @@ class Workspace:
         async def watched() -> _T:
             with anyio.CancelScope() as scope:
                 scopes.append(scope)
+                loop = asyncio.get_running_loop()
+                Cancellation.join(partial(loop.call_soon_threadsafe, scope.cancel))
                 begun.set()
                 try:
                     return await work(*args)

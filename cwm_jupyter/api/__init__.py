@@ -12,6 +12,7 @@ from cwm_jupyter.api import (
     frozen,
     keeping,
     live,
+    pictures,
     policies,
     stack,
     turns,
@@ -24,6 +25,7 @@ from cwm_jupyter.api.configuration import *  # noqa: F403
 from cwm_jupyter.api.frozen import *  # noqa: F403
 from cwm_jupyter.api.keeping import *  # noqa: F403
 from cwm_jupyter.api.live import *  # noqa: F403
+from cwm_jupyter.api.pictures import *  # noqa: F403
 from cwm_jupyter.api.policies import *  # noqa: F403
 from cwm_jupyter.api.stack import *  # noqa: F403
 from cwm_jupyter.api.turns import *  # noqa: F403
@@ -37,6 +39,7 @@ __all__ = [
     *frozen.__all__,
     *keeping.__all__,
     *live.__all__,
+    *pictures.__all__,
     *policies.__all__,
     *stack.__all__,
     *turns.__all__,

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from cwm_jupyter.core.cancellation import Cancellation
 from cwm_jupyter.errors import CancelledJobError
 
 __all__ = ["Job", "JobState", "StageTime"]
@@ -64,6 +65,7 @@ class Job:
         self._total: int | None = None
         self._stages: list[StageTime] = []
         self._cancelled = threading.Event()
+        Cancellation.join(self.cancel)
 
     def stage(self, name: str, *, total: int | None = None, unit: str = "") -> None:
         """Begin a stage and end the one before it.

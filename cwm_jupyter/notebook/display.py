@@ -27,8 +27,8 @@ _REFRESH_S = 0.05
 class NotebookOutput(Afterwards):
     """Notes, then what is going on, then the result: all in one output, as HTML and as text.
 
-    An answer is shown as it is, not rendered as Markdown: a cell's output is trusted, and in
-    Markdown a model could put scripts and images from anywhere into the page.
+    An answer is shown as it is while it comes, and as Markdown once it is complete, of which
+    `cwm_jupyter.markdown` lets nothing through that a page would run or load.
 
     Parameters
     ----------
@@ -57,6 +57,10 @@ class NotebookOutput(Afterwards):
         with self._lock:
             self._notes.append(value)
             self._draw([])
+
+    def going_on(self, line: str) -> None:
+        """Say in a line what is going on; the result takes its place."""
+        self._draw([Line(line, faint=True)])
 
     def read(self) -> str:
         """Refuse: a notebook has no standard input."""

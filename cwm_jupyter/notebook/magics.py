@@ -9,6 +9,7 @@ from argparse import ArgumentTypeError, Namespace
 from typing import TYPE_CHECKING
 
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
+from IPython.display import display
 
 from cwm_jupyter.core import portable
 from cwm_jupyter.errors import CWMError, UsageError
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
     from cwm_jupyter.terminal import Terminal
 
 __all__ = ["CWMMagics", "Interrupted", "magic_parser", "split"]
+
+#: verbs that may take long enough for one to go on meanwhile
+_LONG = frozenset({"freeze", "thaw", "verify", "repair", "ask", "export", "import", "up"})
+#: verbs of whose results there are pictures
+_PICTURED = frozenset({"show", "tree", "thaw", "ls", "du"})
 
 
 class Interrupted(KeyboardInterrupt):  # it is no error
@@ -74,6 +80,11 @@ class CWMMagics(Magics):  # type: ignore[misc]  # IPython is untyped here
         from cwm_jupyter.workspace import get_workspace
 
         output = self._output()
+        if getattr(parsed, "background", False):
+            from cwm_jupyter.notebook.background import start
+
+            self._keep(parsed, start(verb, get_workspace(), parsed, output))
+            return
         try:
             value = verb.run(get_workspace(), parsed, output)
         except KeyboardInterrupt:
@@ -82,10 +93,17 @@ class CWMMagics(Magics):  # type: ignore[misc]  # IPython is untyped here
             # IPython prints a native traceback where an exception group led to an error.
             error.__context__ = None
             raise
-        if parsed.output is not None:
-            self.shell.user_ns[parsed.output] = value
+        self._keep(parsed, value)
         output.show(value)
         output.finish()
+        if getattr(parsed, "plot", False):
+            from cwm_jupyter.api.pictures import plot
+
+            display(plot(value))
+
+    def _keep(self, parsed: Namespace, value: object) -> None:
+        if parsed.output is not None:
+            self.shell.user_ns[parsed.output] = value
 
     def _output(self) -> NotebookOutput | Terminal:
         from cwm_jupyter.current import shared
@@ -121,11 +139,22 @@ def split(line: str) -> list[str]:
 
 
 def magic_parser(verb: Verb, prog: str) -> Parser:
-    """Return a verb's parser with the option that all magics have, ``-o``."""
+    """Return a verb's parser with the options that only magics have."""
     parser = verb.parser(prog)
     parser.add_argument(
         "-o", "--output", type=_variable, metavar="VARIABLE", help="keep the result in a variable"
     )
+    if verb.name not in _PICTURED | _LONG:
+        return parser
+    one_way = parser.add_mutually_exclusive_group()
+    if verb.name in _PICTURED:
+        one_way.add_argument("--plot", action="store_true", help="draw a picture of it, too")
+    if verb.name in _LONG:
+        one_way.add_argument(
+            "--background",
+            action="store_true",
+            help="go on at once; -o then keeps a handle, to await, poll or cancel",
+        )
     return parser
 
 

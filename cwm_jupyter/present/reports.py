@@ -14,7 +14,7 @@ from cwm_jupyter.core.models import (
     Window,
 )
 from cwm_jupyter.errors import CWMError
-from cwm_jupyter.layout import Block, Line, Prose
+from cwm_jupyter.layout import Block, Line, Markdown
 from cwm_jupyter.present.phrases import chunks, proof, tail
 from cwm_jupyter.units import count, megabytes, nats, seconds
 
@@ -35,7 +35,7 @@ def footer(reply: Reply) -> str:
 
 
 def _reply(reply: Reply) -> list[Block]:
-    return [Prose(reply.text), Line(footer(reply), faint=True)]
+    return [Markdown(reply.text), Line(footer(reply), faint=True)]
 
 
 def _freeze_plan(plan: FreezePlan) -> list[Block]:

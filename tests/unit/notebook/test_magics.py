@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,55 +12,17 @@ import pytest
 from bench import QUESTION
 from entries import make_session, make_window
 from fake_stack import FakeStack
-from IPython.core.completer import provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
-from traitlets.config import Config
+from shells import complete, failure, run
 
 from cwm_jupyter.core.library import Library
 from cwm_jupyter.core.models import Message, Reply
 from cwm_jupyter.current import default_session, shared
-from cwm_jupyter.errors import CWMError, StackDownError
+from cwm_jupyter.errors import StackDownError
 from cwm_jupyter.notebook.magics import Interrupted
 
 pytestmark = pytest.mark.usefixtures("own_process")
-
-
-@pytest.fixture
-def shell() -> Iterator[InteractiveShell]:
-    InteractiveShell.clear_instance()
-    config = Config()
-    config.HistoryManager.enabled = False
-    config.InteractiveShell.colors = "nocolor"
-    shell = InteractiveShell.instance(config=config)
-    shell.run_line_magic("load_ext", "cwm_jupyter")
-    yield shell
-    shell.restore_sys_module_state()
-    InteractiveShell.clear_instance()
-
-
-@pytest.fixture
-def kernel(shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch) -> InteractiveShell:
-    """A shell that takes itself for a notebook's."""
-    monkeypatch.setenv("JPY_SESSION_NAME", "/home/me/My notebook.ipynb")
-    shell.kernel = object()
-    return shell
-
-
-def failure(shell: InteractiveShell, cell: str) -> tuple[CWMError, str]:
-    """Run a cell that fails; return its error and what the user sees."""
-    with capture_output() as seen:
-        result = shell.run_cell(cell)
-    assert isinstance(result.error_in_exec, CWMError)
-    return result.error_in_exec, seen.stdout
-
-
-def run(shell: InteractiveShell, cell: str) -> Any:
-    """Run a cell that works; return what it put out."""
-    with capture_output() as seen:
-        result = shell.run_cell(cell)
-    result.raise_error()
-    return seen
 
 
 # --- loading --------------------------------------------------------------------------------------
@@ -250,12 +211,6 @@ def test_values_display_well(shell: InteractiveShell) -> None:
     assert data["text/html"].startswith("<div>")
     data, _ = shell.display_formatter.format(Message(role="user", content="x"))
     assert data == {"text/plain": "Message(role='user', content='x')"}
-
-
-def complete(shell: InteractiveShell, line: str) -> list[str]:
-    shell.Completer.use_jedi = False
-    with provisionalcompleter():
-        return [completion.text for completion in shell.Completer.completions(line, len(line))]
 
 
 @pytest.fixture
