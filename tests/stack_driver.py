@@ -7,11 +7,12 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
+import anyio
 import httpx2
 
 from cwm_jupyter.core.chunks import ChunkKey
 from cwm_jupyter.core.models import Session
-from cwm_jupyter.core.transcript import Transcript
+from cwm_jupyter.core.transcript import Transcript, render_turn
 from cwm_jupyter.stack.state import current
 from cwm_jupyter.workspace import Workspace
 
@@ -68,16 +69,36 @@ class Driver:
 
     async def go_on(self, name: str, tokens: int = 48) -> Continuation:
         """Generate greedily from where a session stands, without recording it."""
+        held = await self.held(name)
+        return await self.generate(held.transcript.token_ids, held.salt, tokens)
+
+    async def ask(self, name: str, question: str, tokens: int = 48) -> Continuation:
+        """Answer a question greedily from where a session stands, and leave nothing of it.
+
+        What is left in the caches would be found by the next one that asks the same, who would
+        compute less at once and so round otherwise.
+        """
         stack, held = await self.workspace.connect(), await self.held(name)
+        asked = await render_turn(stack.engine, held.transcript, question)
+        prompt = [*held.transcript.token_ids, *asked]
+        answer = await self.generate(prompt, held.salt, tokens)
+        keys = stack.keys([*prompt, *answer.token_ids, 0], held.salt)
+        while True:
+            if not await stack.keeper().unstored():
+                break
+            await anyio.sleep(0.02)
+        assert await stack.keeper().drop(keys[len(held.keys) :], tier="all")
+        assert await stack.forget(keys)
+        return answer
+
+    async def generate(self, prompt: list[int], salt: str, tokens: int) -> Continuation:
+        """Generate greedily."""
+        stack = await self.workspace.connect()
         token_ids: list[int] = []
         logprobs: list[float] = []
         cached = None
         stream = stack.engine.stream(
-            held.transcript.token_ids,
-            cache_salt=held.salt,
-            max_tokens=tokens,
-            top_logprobs=1,
-            ignore_eos=True,
+            prompt, cache_salt=salt, max_tokens=tokens, top_logprobs=1, ignore_eos=True
         )
         async with aclosing(stream) as deltas:
             async for delta in deltas:
