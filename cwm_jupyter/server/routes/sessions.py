@@ -1,0 +1,50 @@
+"""Sessions: list, look, delete and undo."""
+
+from __future__ import annotations
+
+from cwm_jupyter.core.models import Session, SessionStatus, Value
+from cwm_jupyter.server.answers import SessionListing
+from cwm_jupyter.server.operation import Asked, Operation
+from cwm_jupyter.server.requests import SessionsQuery
+
+__all__ = ["OPERATIONS"]
+
+
+async def listing(asked: Asked) -> SessionListing:
+    """List sessions, filtered, sorted and by pages."""
+    generation = await asked.service.generation()
+    page = await asked.run(lambda w: w.manager.sessions(asked.query.query))
+    return SessionListing(
+        items=page.items,
+        total=page.total,
+        limit=page.limit,
+        offset=page.offset,
+        generation=generation,
+    )
+
+
+async def one(asked: Asked) -> Value:
+    """Describe a session: its turns, messages, chunks and windows."""
+    return await asked.run(lambda w: w.manager.status(session=asked.path["name"]))
+
+
+async def remove(asked: Asked) -> Session:
+    """Delete a session softly; its windows stay."""
+    return await asked.run(lambda w: w.manager.remove_session(asked.path["name"]))
+
+
+async def undo(asked: Asked) -> Session:
+    """Bring back the session of this name that was deleted or has expired."""
+    return await asked.run(lambda w: w.manager.keeping.restore_session(asked.path["name"]))
+
+
+_R = "cwm-sessions"
+
+OPERATIONS = (
+    Operation(
+        "GET", "sessions", _R, listing, SessionListing, query=SessionsQuery, conditional=True
+    ),
+    Operation("GET", "sessions/{name}", _R, one, SessionStatus),
+    Operation("DELETE", "sessions/{name}", _R, remove, Session),
+    Operation("POST", "sessions/{name}/undo", _R, undo, Session),
+)
