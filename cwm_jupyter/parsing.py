@@ -82,10 +82,28 @@ class Parser(argparse.ArgumentParser):
             for option in action.option_strings
         }
 
-    def positional(self) -> str | None:
-        """Return what the first positional argument is called."""
-        names = [a.metavar for a in self._actions if not a.option_strings]
-        return names[0] if names and isinstance(names[0], str) else None
+    def arguments(self) -> list[argparse.Action]:
+        """Return all arguments, those by place first."""
+        return sorted(self._actions, key=lambda action: bool(action.option_strings))
+
+    def awaiting(self, words: Sequence[str]) -> list[argparse.Action]:
+        """Return what the word after these may belong to: an option, or arguments by place."""
+        options = {name: action for action in self._actions for name in action.option_strings}
+        places = [action for action in self.arguments() if not action.option_strings]
+        wants: argparse.Action | None = None
+        given = 0  # words at the first of the places
+        for word in words:
+            if wants is not None:
+                wants = None
+            elif word in options:
+                wants = options[word] if options[word].nargs != 0 else None
+            elif not word.startswith("-") and places:
+                given += 1
+                if places[0].nargs not in ("*", "+"):
+                    places, given = places[1:], 0
+        if wants is not None:
+            return [wants]
+        return places[: 2 if given else 1]
 
 
 def natural(text: str) -> int:

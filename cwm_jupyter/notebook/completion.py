@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from argparse import Action
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -30,42 +31,60 @@ def complete(_shell: object, event: Any) -> list[str]:
     typed = event.text_until_cursor.split()
     if event.text_until_cursor[-1:].isspace():
         typed.append("")
-    command, *before, _ = typed if len(typed) > 1 else [*typed, ""]
-    verb = COMMANDS.get(f"%{command}" if command[:1] != "%" else command)
-    if verb is None:
-        if not before:
-            return list(VERBS)
-        verb, *before = before
+    command, *before, word = typed if len(typed) > 1 else [*typed, ""]
+    if word.startswith("--") and "=" in word:
+        option, _, word = word.partition("=")
+        before.append(option)
     try:
-        return _below(verb, before)
+        found = _following(command, before, word)
     except (CWMError, OSError):
         return []
+    # What IPython takes for the word is shorter where the name has an @ or a quote in it.
+    passed = word.removesuffix(event.symbol)
+    return [one[len(passed) :] for one in found if one.startswith(passed)]
 
 
-def _below(name: str, before: list[str]) -> list[str]:
-    """Return what may follow a verb and the words `before`: verbs below it, or its arguments."""
-    verbs: Mapping[str, Verb] = VERBS
+def _following(command: str, before: list[str], word: str) -> list[str]:
+    """Return what may follow a magic and the words `before`."""
+    verbs: Mapping[str, Verb] = {**VERBS["admin"].verbs, **VERBS}
+    name = COMMANDS.get(f"%{command}" if command[:1] != "%" else command)
+    if name is None:
+        if not before:
+            return list(verbs)
+        name, *before = before
     while name in verbs:
         verb = verbs[name]
         if not verb.verbs:
-            return _after(verb, before)
+            return _arguments(verb, before, word)
         if not before:
             return list(verb.verbs)
         verbs, (name, *before) = verb.verbs, before
     return []
 
 
-def _after(verb: Verb, before: list[str]) -> list[str]:
+def _arguments(verb: Verb, before: list[str], word: str) -> list[str]:
     """Return what may follow the words `before` among a verb's arguments."""
     parser = magic_parser(verb, verb.name)
-    options = parser.options()
-    metavar = options.get(before[-1]) if before else None
-    if metavar == "PATH":
+    awaited = parser.awaiting(before)
+    found = [name for action in awaited for name in _values(action, before, word)]
+    if not any(action.option_strings for action in awaited):
+        found += parser.options()
+    takes_file = any(action.metavar in ("PATH", "FILE") for action in awaited)
+    if takes_file and not (word and any(name.startswith(word) for name in found)):
         raise TryNext  # IPython completes files itself
-    if metavar is not None:
-        return _names(metavar)
-    positional = parser.positional()
-    return [*(_names(positional) if positional else []), *options]
+    return found
+
+
+def _values(action: Action, before: list[str], word: str) -> list[str]:
+    """Return what an argument may be, as far as that is known."""
+    if action.choices is not None:
+        return list(action.choices)
+    metavar = str(action.metavar)
+    if metavar == "WINDOW" and "--undo" in before:
+        metavar = "REMOVED"
+    elif metavar == "WINDOW" and "@" in word:
+        metavar = "VERSION"
+    return _names(metavar)
 
 
 def _names(metavar: str) -> list[str]:
@@ -102,6 +121,7 @@ def _entries(index: Index) -> Iterator[Session | Window]:
 #: by what an argument is called, what the index has for it
 _STORED: dict[str, Callable[[Index], Iterable[str]]] = {
     "WINDOW": lambda index: (each.name for each in index.windows().items),
+    "VERSION": lambda index: (each.known_as for each in index.windows(versions=True).items),
     "REMOVED": lambda index: (each.name for each in index.windows(state="deleted").items),
     "SESSION": lambda index: (each.name for each in index.sessions().items),
     "TAG": lambda index: (tag for each in _entries(index) for tag in each.tags),

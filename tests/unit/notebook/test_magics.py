@@ -21,6 +21,7 @@ from cwm_jupyter.core.models import Message, Reply
 from cwm_jupyter.current import default_session, shared
 from cwm_jupyter.errors import StackDownError
 from cwm_jupyter.notebook.magics import Interrupted
+from cwm_jupyter.verbs import VERBS
 
 pytestmark = pytest.mark.usefixtures("own_process")
 
@@ -221,6 +222,7 @@ def filled(home: Path) -> None:
     index.add_window(make_window("w1", "paper", tags=["draft", "done"]))
     index.add_window(make_window("w2", "gone"))
     index.update_window("w2", lambda window: window.to("deleted"))
+    index.add_window(make_window("w3", "paper", superseded=True, version=1))
 
 
 @pytest.mark.usefixtures("filled")
@@ -249,10 +251,55 @@ def filled(home: Path) -> None:
         ("%cwm ls --sort -t", ["-tokens"]),
         ("%cwm ls --sort u", ["used"]),
         ("%cwm ls -s c", ["chat"]),
+        ("%cwm ls --session=c", ["chat"]),
+        ("%cwm clone p", ["paper"]),
+        ("%cwm tree p", ["paper"]),
+        ("%cwm compare paper p", ["paper"]),
+        ("%cwm compare paper@v", ["v1"]),
+        ("%cwm thaw paper@", ["v1"]),
+        ("%cwm rewind 2 -s c", ["chat"]),
+        ("%cwm rewind 2 --a", ["--as"]),
+        ("%cwm ask p", ["paper"]),
+        ("%cwm ask paper x --k", ["--keep"]),
+        ("%cwm rm --undo g", ["gone"]),
+        ("%cwm edit p", ["paper"]),
+        ("%cwm admin edit p", ["paper"]),
+        ("%cwm edit paper --untag d", ["draft", "done"]),
+        ("%cwm policy --then f", ["fresh"]),
+        ("%cwm logs lm", ["lmcache"]),
+        ("%cwm config limits.max_t", ["limits.max_tokens"]),
+        ("%cwm pur", ["purge"]),
+        ("%cwm rot", ["rotate-key"]),
+        ("%cwm trust a", ["add"]),
+        ("%cwm export p", ["paper"]),
+        ("%cwm export paper p", ["paper"]),
+        ("%cwm thaw paper --b", ["--background"]),
+        ("%cwm show paper --p", ["--plot"]),
+        ("%cwm freeze 'my", []),
+        ("%freeze new -s 'my", ["my chat'"]),
     ],
 )
 def test_completion(shell: InteractiveShell, line: str, found: list[str]) -> None:
     assert complete(shell, line) == found
+
+
+@pytest.mark.usefixtures("filled")
+@pytest.mark.parametrize(
+    "line", ["%cwm import arch", "%cwm export paper arch", "%%cwm --file arch"]
+)
+def test_files_are_completed(
+    shell: InteractiveShell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    (tmp_path / "archive.cwm").touch()
+    monkeypatch.chdir(tmp_path)
+    assert complete(shell, line) == ["archive.cwm"]
+
+
+@pytest.mark.parametrize("name", [*VERBS, *VERBS["admin"].verbs])
+def test_every_verb_is_completed_with_or_without_admin(shell: InteractiveShell, name: str) -> None:
+    assert name in complete(shell, "%cwm ")
+    if name not in ("admin", "trust"):
+        assert "-o" in complete(shell, f"%cwm {name} -")
 
 
 def test_completion_never_raises(shell: InteractiveShell, home: Path) -> None:
