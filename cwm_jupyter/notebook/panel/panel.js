@@ -225,7 +225,9 @@ function render({ model, el }) {
       make("form", {
         onsubmit: (event) => {
           event.preventDefault();
-          act({ do: "freeze", name: name.value, session: session.name });
+          const wanted = name.value;
+          name.value = "";
+          act({ do: "freeze", name: wanted, session: session.name });
         },
       }, name, make("button", { type: "submit", disabled: !session.turns.length }, "Freeze")));
   }
