@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import keyword
 import shlex
 import sys
-from argparse import ArgumentTypeError, Namespace
+from argparse import SUPPRESS, ArgumentTypeError, Namespace
 from typing import TYPE_CHECKING
 
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
@@ -28,6 +29,16 @@ _LONG = frozenset({"freeze", "thaw", "verify", "repair", "ask", "export", "impor
 _PICTURED = frozenset({"show", "tree", "thaw", "ls", "du"})
 
 
+_BEGINNING = """Context windows: freeze a model's KV cache under a name, thaw it another day.
+
+  %cwm up        start the stack, and then in cells of their own:
+  %%cwm          say what stands below it
+  %freeze NAME   keep the conversation's state under a name
+  %thaw NAME     go on from there, tomorrow or in another notebook
+
+All verbs, each with help of its own:"""
+
+
 class Interrupted(KeyboardInterrupt):  # it is no error
     """Ctrl-C, shown in one line: what was kept has been said."""
 
@@ -46,8 +57,7 @@ class CWMMagics(Magics):  # type: ignore[misc]  # IPython is untyped here
         if cell is None:
             self._verb("%cwm", arguments)
             return
-        parser = magic_parser(VERBS["say"], "%%cwm")
-        self._run(VERBS["say"], parser, arguments, cell)
+        self._run(VERBS["say"], _cell_parser(), arguments, cell)
 
     @line_magic  # type: ignore[untyped-decorator]
     def freeze(self, line: str) -> None:
@@ -158,6 +168,22 @@ def magic_parser(verb: Verb, prog: str) -> Parser:
     return parser
 
 
+def _cell_parser() -> Parser:
+    """Return the parser of ``%%cwm``, where what to say stands below."""
+    say = VERBS["say"]
+    cell = dataclasses.replace(
+        say,
+        help="say what stands below in a session; the session is begun if there is none",
+        # Taken all the same, for the error to say where the text belongs.
+        arguments=[
+            (names, {**options, "help": SUPPRESS}) if names == ("text",) else (names, options)
+            for names, options in say.arguments
+        ],
+        examples=["\n  What is a monad?", "-s paper --file paper.txt\n  Summarise this."],
+    )
+    return magic_parser(cell, "%%cwm")
+
+
 def _variable(name: str) -> str:
     if not name.isidentifier() or keyword.iskeyword(name):
         raise ArgumentTypeError(f"must be the name of a variable, not {name!r}")
@@ -173,7 +199,6 @@ def _take_cell(parsed: Namespace, cell: str) -> None:
     parsed.text = [cell.strip()]
 
 
-_SAY_HELP = magic_parser(VERBS["say"], "%%cwm").format_help()
-CWMMagics.cwm.__doc__ = f"{_SAY_HELP}\n{overview('%cwm')}"
+CWMMagics.cwm.__doc__ = f"{overview('%cwm', about=_BEGINNING)}\n\n{_cell_parser().format_help()}"
 CWMMagics.freeze.__doc__ = magic_parser(VERBS["freeze"], "%freeze").format_help()
 CWMMagics.thaw.__doc__ = magic_parser(VERBS["thaw"], "%thaw").format_help()

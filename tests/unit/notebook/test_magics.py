@@ -111,7 +111,9 @@ def test_question_marks_help_too(shell: InteractiveShell) -> None:
     for name in ("freeze", "thaw"):
         assert "-o" in (shell.find_line_magic(name).__doc__ or "")
     said = shell.find_cell_magic("cwm").__doc__ or ""
+    assert said.startswith("usage: %cwm VERB ...")
     assert "--max-tokens" in said
+    assert "TEXT ..." not in said
     assert "doctor" in said
 
 
