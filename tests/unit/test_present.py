@@ -289,7 +289,16 @@ def test_the_line_under_an_answer() -> None:
 def test_pages() -> None:
     windows = [WINDOW, WINDOW.replace(name="b", tags=["x", "y"], note="n" * 50)]
     shown = text(Page(items=windows, total=5, limit=2, offset=2)).split("\n")
-    assert shown[0].split() == "WINDOW STATE TOKENS SIZE FROZEN THAWED TAGS NOTE".split()
+    assert shown[0].split() == [
+        "WINDOW",
+        "STATE",
+        "TOKENS",
+        "SIZE",
+        "FROZEN",
+        "THAWED",
+        "TAGS",
+        "NOTE",
+    ]
     assert shown[2].endswith(f"x y   {'n' * 39}…")
     assert shown[-1] == "3 to 4 of 5"
     earlier = Page(items=[WINDOW.replace(superseded=True)], total=1, limit=None, offset=0)
