@@ -6,11 +6,13 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 from bench import QUESTION
 from IPython.core.interactiveshell import InteractiveShell
+from jupyter_client.manager import start_new_kernel
 from shells import Published, failure, run
 
 from cwm_jupyter.core.job import Job
@@ -191,3 +193,30 @@ def test_without_a_name_for_it_the_work_is_done_all_the_same(kernel: Interactive
         if thread.name == "cwm-background":
             thread.join()
     assert published.text.startswith("Froze My-notebook as paper")
+
+
+def test_in_a_kernel_the_line_becomes_the_report(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread finds the output of its cell, which is long over."""
+    monkeypatch.setenv("CWM_HOME", str(home))
+    manager, client = start_new_kernel(kernel_name="python3")
+    messages: list[dict[str, Any]] = []
+    try:
+        for code in (
+            "%load_ext cwm_jupyter",
+            "%cwm verify nothing --background -o handle",
+            "try:\n    await handle\nexcept Exception:\n    print('the end')",
+        ):
+            client.execute(code)
+        while not any(m["content"].get("text") == "the end\n" for m in messages):
+            messages.append(client.get_iopub_msg(timeout=_LONG_S))
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    shown = [m for m in messages if m["msg_type"] in ("display_data", "update_display_data")]
+    first, last = shown[0], shown[-1]
+    assert first["content"]["data"]["text/plain"] == "verify · in the background"
+    assert last["content"]["data"]["text/plain"].startswith("There is no window 'nothing'.")
+    assert first["content"]["transient"] == last["content"]["transient"]
+    assert first["parent_header"]["msg_id"] == last["parent_header"]["msg_id"]
