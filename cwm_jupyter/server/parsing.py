@@ -15,6 +15,8 @@ __all__ = ["parse_body", "parse_query"]
 
 _Parsed = TypeVar("_Parsed", bound=msgspec.Struct)
 _WHERE = re.compile(r" - at `\$\.?([^`]*)`$")
+#: what Jupyter's servers read themselves; JupyterLab adds the time as well, against caches
+_SERVERS = frozenset({"token", "_xsrf", "no_track_activity"})
 _FIELD = re.compile(r"field `([^`]*)`")
 
 
@@ -49,6 +51,8 @@ def parse_query(arguments: Mapping[str, Sequence[bytes]], kind: type[_Parsed]) -
     many = {field.name for field in msgspec.structs.fields(kind) if _is_list(field.type)}
     given: dict[str, Any] = {}
     for name, raw in arguments.items():
+        if name in _SERVERS or (name.isdecimal() and raw == [b""]):
+            continue
         try:
             values = [value.decode() for value in raw]
         except UnicodeDecodeError as error:
