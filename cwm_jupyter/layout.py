@@ -148,9 +148,9 @@ def _html(block: Block) -> str:
     if isinstance(block, Line):
         style = _LOUD if block.loud else _FAINT if block.faint else ""
         return f'<div style="{style}">{_escaped(block.text)}</div>'
-    if isinstance(block, Markdown) and len(block.text) <= markdown.LONGEST:
-        rendered = printable(markdown.render(block.text))  # it also decodes entities
-        return f'<div class="{_NO_FORMULAS}" style="{_RENDERED}">{rendered}</div>'
+    if isinstance(block, Markdown) and (rendered := markdown.render(block.text)) is not None:
+        # It decodes entities, and so comes first.
+        return f'<div class="{_NO_FORMULAS}" style="{_RENDERED}">{printable(rendered)}</div>'
     if isinstance(block, Prose | Markdown):
         return f'<div class="{_NO_FORMULAS}" style="{_PROSE}">{_escaped(block.text)}</div>'
     if isinstance(block, Facts):

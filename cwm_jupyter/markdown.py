@@ -24,24 +24,34 @@ if TYPE_CHECKING:
 
 __all__ = ["LONGEST", "render"]
 
-#: characters; more is shown as it is: a page that long reads no better for it
-LONGEST = 200_000
+#: characters; a text that is longer reads no better for being rendered
+LONGEST = 50_000
+#: levels of lists and quotations; the parser leaves out what is below them
+_DEEPEST = 40
 _FORMULA = re.compile(
-    r"\$\$.{1,2000}?\$\$|\$(?![\s$])[^$\n]{1,500}?(?<!\s)\$(?!\d)"
-    r"|\\\(.{1,2000}?\\\)|\\\[.{1,2000}?\\\]",
+    r"\$\$.{1,1000}?\$\$|\$(?![\s$])[^$\n]{1,500}?(?<!\s)\$(?!\d)"
+    r"|\\\(.{1,1000}?\\\)|\\\[.{1,1000}?\\\]",
     re.DOTALL,
 )
 
 
-def render(text: str) -> str:
-    """Return Markdown as an HTML fragment.
+def render(text: str) -> str | None:
+    """Return Markdown as an HTML fragment; None if the text is better shown as it is.
 
     Parameters
     ----------
     text
-        CommonMark with tables and strikethrough, at most `LONGEST` characters.
+        CommonMark with tables and strikethrough. One that is longer than `LONGEST`, or so deeply
+        nested that something would be left out, is not rendered.
     """
-    rendered: str = _markdown().render(text)
+    if len(text) > LONGEST:
+        return None
+    markdown = _markdown()
+    context: dict[str, Any] = {}
+    tokens = markdown.parse(text, context)
+    if any(token.level >= _DEEPEST - 1 for token in tokens):
+        return None
+    rendered: str = markdown.renderer.render(tokens, markdown.options, context)
     return rendered
 
 
@@ -49,7 +59,7 @@ def render(text: str) -> str:
 def _markdown() -> MarkdownIt:
     from markdown_it import MarkdownIt
 
-    markdown = MarkdownIt("commonmark", {"html": False, "linkify": False})
+    markdown = MarkdownIt("commonmark", {"html": False, "maxNesting": _DEEPEST})
     markdown.enable(["table", "strikethrough"])
     markdown.disable(["image", "html_inline", "html_block"])
     markdown.inline.ruler.before("escape", "formula", _formula)

@@ -25,6 +25,7 @@ PLAIN = {
 }
 STYLES = {
     "overflow-wrap:anywhere;margin:0 0 0.4em",
+    "white-space:pre-wrap;overflow-wrap:anywhere;margin:0 0 0.4em",
     "text-align:left",
     "text-align:right",
     "text-align:center",
@@ -217,6 +218,13 @@ def test_in_text_it_stays_as_it_is() -> None:
 
 def test_what_is_too_long_is_shown_as_it_is() -> None:
     assert "<h1>" not in draw_html([Markdown("# x\n" + "y" * LONGEST)])
+
+
+@pytest.mark.parametrize(
+    "text", ["> " * 300 + "deep", "".join(f"{'  ' * i}* item {i}\n" for i in range(60))]
+)
+def test_nothing_is_left_out_of_what_is_deeply_nested(text: str) -> None:
+    assert text.split()[-1] in read(text).text.split()
 
 
 def test_the_same_text_gives_the_same() -> None:
