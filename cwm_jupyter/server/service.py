@@ -61,8 +61,8 @@ class Service:
         def look() -> str:
             try:
                 status = long_path(path).stat()
-            except FileNotFoundError:
-                return "empty"
+            except OSError:  # none was written yet, or reading it will say what is amiss
+                return "none"
             facts = f"{status.st_ino} {status.st_mtime_ns} {status.st_size}"
             return hashlib.blake2s(facts.encode(), digest_size=8).hexdigest()
 

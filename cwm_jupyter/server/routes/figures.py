@@ -67,6 +67,7 @@ async def figure(asked: Asked) -> Text:
     name = asked.path["name"]
     if name not in _FIGURES:
         raise RefusedError(404, f"There is no such figure. There are: {', '.join(_FIGURES)}.")
+    await asked.service.workspace()
     value = await _FIGURES[name](asked)
 
     def draw() -> str:

@@ -38,7 +38,7 @@ async def _until_cancelled(_workspace: Any, job: Job) -> Done:
 
 async def test_a_job_is_followed_and_cancelled(call: Any, service: Any, kept: Any) -> None:
     begun = service.jobs.start("wait", _until_cancelled)
-    while not (seen := (await call("GET", f"jobs/{begun.id}")).document)["done"]:
+    while not (seen := (await call("GET", f"jobs/{begun.id}")).document)["done"]:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     assert (seen["state"], seen["stage"], seen["done"], seen["total"]) == (
         "running",

@@ -113,44 +113,39 @@ async def test_metrics_have_no_label_and_no_salt(call: Any, kept: Any) -> None:
     assert not any(sample.labels for family in families for sample in family.samples)
 
 
-@pytest.mark.parametrize(
-    ("name", "params"),
-    [
-        ("bytes_by_window", {}),
-        ("cache_by_tier", {}),
-        ("context_used", {"session": "one"}),
-        ("family_tree", {}),
-        ("family_tree", {"window": "one"}),
-        ("thaw_against_recompute", {}),
-        ("tokens_from_cache", {"window": "one"}),
-        ("tokens_from_cache", {"session": "one"}),
-    ],
-)
-async def test_figures_are_plotly_json(
-    call: Any, kept: Any, name: str, params: dict[str, str]
-) -> None:
+_FIGURES: list[tuple[str, dict[str, str]]] = [
+    ("bytes_by_window", {}),
+    ("cache_by_tier", {}),
+    ("context_used", {"session": "one"}),
+    ("family_tree", {}),
+    ("family_tree", {"window": "one"}),
+    ("thaw_against_recompute", {}),
+    ("tokens_from_cache", {"window": "one"}),
+    ("tokens_from_cache", {"session": "one"}),
+]
+_NO_FIGURES: list[tuple[str, dict[str, str], int]] = [
+    ("context_used", {}, 400),
+    ("context_used", {"session": "no"}, 404),
+    ("tokens_from_cache", {}, 400),
+    ("tokens_from_cache", {"window": "a", "session": "b"}, 400),
+    ("family_tree", {"window": "no"}, 404),
+    ("__class__", {}, 404),
+    ("thaw_waterfall", {}, 404),
+]
+
+
+async def test_figures_are_plotly_json(call: Any, kept: Any) -> None:
     await kept.frozen("one")
-    answer = await call("GET", f"figures/{name}", params=params)
-    assert answer.status == 200
-    assert {"data", "layout"} <= answer.document.keys()
+    for name, params in _FIGURES:
+        answer = await call("GET", f"figures/{name}", params=params)
+        assert answer.status == 200, name
+        assert {"data", "layout"} <= answer.document.keys(), name
 
 
-@pytest.mark.parametrize(
-    ("name", "params", "status"),
-    [
-        ("context_used", {}, 400),
-        ("context_used", {"session": "no"}, 404),
-        ("tokens_from_cache", {}, 400),
-        ("tokens_from_cache", {"window": "a", "session": "b"}, 400),
-        ("family_tree", {"window": "no"}, 404),
-        ("__class__", {}, 404),
-        ("thaw_waterfall", {}, 404),
-    ],
-)
-async def test_figures_that_cannot_be_drawn(
-    call: Any, name: str, params: dict[str, str], status: int
-) -> None:
-    assert (await call("GET", f"figures/{name}", params=params)).status == status
+async def test_figures_that_cannot_be_drawn(call: Any) -> None:
+    for name, params, status in _NO_FIGURES:
+        answer = await call("GET", f"figures/{name}", params=params)
+        assert answer.status == status, (name, params)
 
 
 async def test_version_says_what_is_looked_at(call: Any, service: Any) -> None:
