@@ -49,6 +49,7 @@ async def test_a_thawed_session_continues_to_the_bit(workspace, stack_settings, 
         assert report.complete
         assert report.cached_tokens == report.expected_cached_tokens == len(held.keys) * 128
         assert (report.chunks_missing, report.chunks_corrupt, report.chunks_recomputed) == (0, 0, 0)
+        assert report.chunks_read == report.chunks_expected  # from the disk, each checked
         assert report.probe.passed
         assert report.probe.tolerance == 0
         assert report.probe.max_abs_logprob_diff == 0
