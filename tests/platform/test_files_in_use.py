@@ -93,7 +93,7 @@ def test_an_index_that_is_open_for_good_is_an_error_that_says_so(
     index.add_session(make_session("s1", "one"))
     with (
         (tmp_path / "home" / "index.json").open("rb"),
-        pytest.raises(IndexBusyError, match="has .* open") as caught,
+        pytest.raises(IndexBusyError, match=r"has .* open") as caught,
     ):
         index.add_session(make_session("s2", "two"))
     assert caught.value.hint
