@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ import anyio
 import pytest
 from bench import QUESTION
 from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
 from jupyter_client.manager import start_new_kernel
 from shells import Published, failure, run
 
@@ -21,21 +24,31 @@ from cwm_jupyter.core.models import FreezeReport, ThawReport
 from cwm_jupyter.current import shared
 from cwm_jupyter.errors import CancelledJobError, UsageError, WindowNotFoundError
 from cwm_jupyter.notebook.background import Background
+from cwm_jupyter.notebook.magics import Interrupted
 
 pytestmark = pytest.mark.usefixtures("own_process", "fake_stack")
 
 _LONG_S = 30.0
 
 
+class Gate(threading.Event):
+    """What waits here goes on when it is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reached = threading.Event()
+
+
 @pytest.fixture
-def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """Freezes begin a stage and wait here until it is set; the thaw's original is untouched."""
-    gate = threading.Event()
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    """Freezes begin a stage and wait at the gate."""
+    gate = Gate()
     original = Manager.freeze
 
     async def freeze(self: Manager, *args: object, job: Job, **options: object) -> FreezeReport:
         job.stage("waiting at the gate", total=3, unit="chunks")
         job.advance(1)
+        gate.reached.set()
         while not gate.is_set():  # noqa: ASYNC110  (another thread sets it)
             await anyio.sleep(0.01)
         return await original(self, *args, job=job, **options)
@@ -59,7 +72,7 @@ async def at_the_gate(handle: Background) -> None:
 
 
 async def test_it_returns_at_once_and_is_polled_and_awaited(
-    kernel: InteractiveShell, gate: threading.Event
+    kernel: InteractiveShell, gate: Gate
 ) -> None:
     run(kernel, f"%%cwm\n{QUESTION}")
     published = Published(kernel)
@@ -89,7 +102,7 @@ async def test_it_returns_at_once_and_is_polled_and_awaited(
 
 
 async def test_it_is_cancelled_and_leaves_everything_in_order(
-    kernel: InteractiveShell, gate: threading.Event, home: Path
+    kernel: InteractiveShell, gate: Gate, home: Path
 ) -> None:
     run(kernel, f"%%cwm\n{QUESTION}")
     published = Published(kernel)
@@ -106,9 +119,7 @@ async def test_it_is_cancelled_and_leaves_everything_in_order(
     assert handle.done
 
 
-async def test_awaiting_in_vain_does_not_end_it(
-    kernel: InteractiveShell, gate: threading.Event
-) -> None:
+async def test_awaiting_in_vain_does_not_end_it(kernel: InteractiveShell, gate: Gate) -> None:
     run(kernel, f"%%cwm\n{QUESTION}")
     Published(kernel)
     handle = begun(kernel, "%freeze paper --background -o handle")
@@ -176,6 +187,33 @@ def test_a_terminal_keeps_its_prompt_and_gets_the_report(
     capsys.readouterr()
     begun(shell, "%freeze paper --background -o handle").result(_LONG_S)
     assert "Froze terminal as paper" in capsys.readouterr().out
+
+
+def test_ctrl_c_stops_the_foreground_and_leaves_the_background(
+    kernel: InteractiveShell, gate: Gate, home: Path
+) -> None:
+    run(kernel, f"%%cwm\n{QUESTION}")
+    run(kernel, "%%cwm -s other\nhello")
+    Published(kernel)
+    handle = begun(kernel, "%freeze behind -s My-notebook --background -o handle")
+    gate.reached.wait()
+    gate.reached.clear()
+
+    def press() -> None:
+        gate.reached.wait()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=press)
+    thread.start()
+    with capture_output() as seen:
+        result = kernel.run_cell("%freeze before -s other")
+    thread.join()
+    assert isinstance(result.error_in_exec, Interrupted)
+    assert seen.stdout == "Interrupted.\n"
+    assert not list((home / "windows").glob("*"))
+    gate.set()
+    assert handle.result(_LONG_S).window.name == "behind"
+    run(kernel, "%freeze before -s other")
 
 
 def test_only_long_work_has_it(shell: InteractiveShell) -> None:
