@@ -21,6 +21,10 @@ class CWMServer(ExtensionApp):
         self.service = Service()
         self.handlers.extend(handlers(TABLE, self.service))
 
+    def current_activity(self) -> int | None:
+        """Say that jobs run: a server that stops when idle then does not."""
+        return self.service.jobs.running or None
+
     async def stop_extension(self) -> None:
         """End what is under way, in order."""
         await self.service.close()

@@ -35,9 +35,6 @@ MAX_BODY_BYTES = 256 * 1024
 class RouteHandler(APIHandler):
     """What the handlers of all paths share."""
 
-    # The type checker knows no methods that are made later.
-    service: Service
-
     def initialize(self, service: Service) -> None:
         """Take over what the requests are answered with."""
         self.service = service

@@ -94,6 +94,15 @@ async def test_jobs_are_bounded(service: Any, monkeypatch: pytest.MonkeyPatch) -
     assert len(service.jobs.all()) == 3
 
 
+async def test_a_server_with_jobs_is_not_idle(jp_serverapp: Any, service: Any) -> None:
+    extensions = jp_serverapp.extension_manager
+    assert not extensions.any_activity()
+    service.jobs.start("wait", _until_cancelled)
+    assert extensions.any_activity()
+    await service.jobs.close()
+    assert not extensions.any_activity()
+
+
 async def test_the_stack_is_started_and_stopped(
     call: Any, kept: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
