@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import nbformat
@@ -10,6 +11,9 @@ import pytest
 from nbclient import NotebookClient
 
 pytestmark = pytest.mark.stack
+
+#: what each code cell showed, by its source
+Told = dict[str, str]
 
 _FOLDER = Path(__file__).parent.parent.parent / "demo_notebooks"
 
@@ -22,17 +26,47 @@ def _text(cell: nbformat.NotebookNode) -> str:
     )
 
 
-async def test_01_freeze_and_thaw(stack, stack_settings, monkeypatch, tmp_path) -> None:
+@pytest.fixture
+async def run(stack, stack_settings, monkeypatch, tmp_path) -> Callable[[str], Awaitable[Told]]:
+    """Runs a notebook of this name on the shared stack, and gives what its cells showed."""
     monkeypatch.setenv("CWM_HOME", str(stack_settings.home))
     monkeypatch.setenv("CWM_CACHE_DIR", str(stack_settings.cache_dir))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
-    notebook = nbformat.read(_FOLDER / "01_freeze_and_thaw.ipynb", as_version=4)
-    client = NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}})
-    await client.async_execute()
-    cells = {cell.source: _text(cell) for cell in notebook.cells if cell.cell_type == "code"}
-    compared = next(text for source, text in cells.items() if source.startswith("print("))
-    assert "largest difference of a log-probability: 0.0\n" in compared
-    assert "textwrap" in cells["%cwm ls"]
+
+    async def run(name: str) -> Told:
+        notebook = nbformat.read(_FOLDER / name, as_version=4)
+        resources = {"metadata": {"path": str(tmp_path)}}
+        await NotebookClient(notebook, timeout=600, resources=resources).async_execute()
+        return {cell.source: _text(cell) for cell in notebook.cells if cell.cell_type == "code"}
+
+    return run
+
+
+def _of(told: Told, beginning: str) -> str:
+    """What the first cell that begins so showed."""
+    return next(text for source, text in told.items() if source.startswith(beginning))
+
+
+async def test_01_freeze_and_thaw(run) -> None:
+    told = await run("01_freeze_and_thaw.ipynb")
+    assert "largest difference of a log-probability: 0.0\n" in _of(told, "print(")
+    assert "textwrap" in told["%cwm ls"]
+
+
+async def test_02_branches(run) -> None:
+    told = await run("02_branches.ipynb")
+    assert _of(told, "%cwm ask").count("4,864") == 4  # the context was computed once
+    assert "├── indenting" in told["%cwm tree context"]
+    assert "38 common" in _of(told, "%cwm compare")
+    assert "4,864 of 4,932 tokens" in _of(told, "print(")
+
+
+async def test_03_a_long_day(run) -> None:
+    told = await run("03_a_long_day.ipynb")
+    assert "day-1" in told["%cwm ls --tag auto"]
+    assert "other-way goes on from the end of turn 2" in _of(told, "%cwm rewind")
+    assert "difflib-first" in told["%cwm ls difflib"]
+    assert "probe equal to the bit" in told["%thaw difflib-first"]
 
 
 @pytest.mark.parametrize("path", sorted(_FOLDER.glob("*.ipynb")), ids=lambda path: path.stem)
