@@ -13,9 +13,9 @@ from typing import TextIO
 from cwm_jupyter.afterwards import Afterwards
 from cwm_jupyter.core.job import Job, JobState
 from cwm_jupyter.core.models import Reply
+from cwm_jupyter.core.printable import printable
 from cwm_jupyter.current import CurrentSession
 from cwm_jupyter.errors import UsageError
-from cwm_jupyter.layout import printable
 from cwm_jupyter.present import footer, text
 from cwm_jupyter.progress import Progress, ticking
 

@@ -61,11 +61,7 @@ def _import(report: ImportReport) -> list[Block]:
         )
     if report.recomputed is not None:
         blocks += [Line(_compared(one)) for one in report.windows if one.probe is not None]
-        blocks += [
-            Line(f"{one.window.name}: THE MODEL SEES OTHER WORDS than the messages show", loud=True)
-            for one in report.windows
-            if one.as_shown is False
-        ]
+        blocks += [_seen(one) for one in report.windows if not one.as_shown]
     elif report.differences:
         blocks.append(
             Line(
@@ -88,6 +84,14 @@ def _compared(one: ImportedWindow) -> str:
     if one.probe.passed:
         return f"{one.window.name}: the next token is as it was in the archive, within {difference}"
     return f"{one.window.name}: the likeliest next tokens are not those of the archive"
+
+
+def _seen(one: ImportedWindow) -> Line:
+    if one.as_shown is None:
+        said = "its messages COULD NOT BE COMPARED with what the model sees"
+    else:
+        said = "THE MODEL SEES OTHER WORDS than the messages show"
+    return Line(f"{one.window.name}: {said}", loud=True)
 
 
 def _signed(signer: Signer) -> Line:

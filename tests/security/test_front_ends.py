@@ -13,7 +13,7 @@ from traitlets.config import Config
 
 from cwm_jupyter import present
 from cwm_jupyter.core.models import Page
-from cwm_jupyter.layout import printable
+from cwm_jupyter.core.printable import printable
 from cwm_jupyter.notebook.magics import CWMMagics
 
 pytestmark = pytest.mark.covers("SC-005")

@@ -21,7 +21,7 @@ from nasty import MARK, NASTY, nasty, turns_or_controls
 
 from cwm_jupyter import errors, present
 from cwm_jupyter.core.models import Message, Page, Reply, Session, Value, Window
-from cwm_jupyter.layout import printable
+from cwm_jupyter.core.printable import printable
 from cwm_jupyter.notebook.magics import split
 
 _TAGS = {"div", "table", "thead", "tbody", "tr", "th", "td", "pre"}

@@ -216,16 +216,23 @@ def test_an_import_says_who_signed_and_what_was_done_of_it() -> None:
     assert "<b>" not in html(imported())
     other = text(imported(differences=["threads: frozen with 2, the engine has 4"]))
     assert "thaw may refuse: threads: frozen with 2" in other
-    anew = text(imported(recomputed="untrusted", signer=SIGNER, probe=probe(passed=True)))
+    anew = text(
+        imported(recomputed="untrusted", signer=SIGNER, probe=probe(passed=True), as_shown=True)
+    )
     assert "computed anew from the tokens" in anew
     assert "whom you do NOT trust" in anew
     assert "--trust" in anew
     assert "within 0.02 nats" in anew
     assert "OTHER WORDS" not in anew
+    assert "COMPARED" not in anew
     differs = text(imported(recomputed="asked", probe=probe(passed=False), as_shown=False))
     assert "THE MODEL SEES OTHER WORDS" in differs
     assert "are not those of the archive" in differs
     assert "--trust" not in differs
+    unknown = imported(recomputed="untrusted", signer=SIGNER, probe=probe(passed=True))
+    assert "paper: its messages COULD NOT BE COMPARED with what the model sees" in text(unknown)
+    assert html(unknown).count("font-weight:bold") == 2  # this, and that nobody trusts the signer
+    assert "COMPARED" not in kept
 
 
 def test_every_value_has_a_form() -> None:

@@ -26,8 +26,9 @@ from cwm_jupyter.core.models import (
     Turn,
     WindowStatus,
 )
+from cwm_jupyter.core.printable import printable
 from cwm_jupyter.errors import WindowNotFoundError
-from cwm_jupyter.layout import Facts, Line, Prose, Table, draw_html, draw_text, printable
+from cwm_jupyter.layout import Facts, Line, Prose, Table, draw_html, draw_text
 from cwm_jupyter.present import has_form, html, text
 from cwm_jupyter.progress import Progress, describe
 from cwm_jupyter.stack.state import PartStatus, StackState, StackStatus

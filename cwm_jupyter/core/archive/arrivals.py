@@ -27,7 +27,7 @@ class Arrival:
     What has a default is filled in on the way. `hashes` and `contents` are the archive's;
     `fingerprint`, `refs` and `probe` are what the manifest here will have. Where the window was
     computed anew, `compared` is the probe held against the archive's, and `as_shown` is whether the
-    tokens say what the messages do.
+    tokens say what the messages do, at the end of each turn.
     """
 
     position: int

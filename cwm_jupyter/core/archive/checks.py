@@ -15,7 +15,7 @@ from itertools import pairwise
 from cwm_jupyter.core.archive.format import DAMAGED, Catalogue, Details, Entry
 from cwm_jupyter.core.chunks import chunk_hashes, usable_chunks
 from cwm_jupyter.core.fingerprint import LAYOUT_FIELDS, NUMERIC_FIELDS
-from cwm_jupyter.core.models import Fingerprint, Probe, Turn
+from cwm_jupyter.core.models import Fingerprint, Message, Probe, Turn
 from cwm_jupyter.core.names import check_name, check_tag, name_key
 from cwm_jupyter.errors import ArchiveError, ValidationError
 
@@ -26,6 +26,11 @@ MAX_CONTENT_BYTES = 1 << 30
 MAX_DETAILS_BYTES = 64 << 20
 
 _MAX_TOKEN = (1 << 32) - 1  # chunk hashes take 32 bits of each
+#: as in the settings: the smaller the chunks, the more of them
+_MIN_CHUNK_TOKENS = 16
+_MAX_RANKS = 64
+#: what all windows may list together, one a chunk and rank: each takes memory, and a place on disk
+_MAX_LISTED = 2_000_000
 _MAX_TAGS = 1000
 _MAX_PROBE = 1000
 _MAX_TEXT = 512
@@ -61,10 +66,14 @@ def check_catalogue(catalogue: Catalogue) -> None:
             "its session is of two lineages",
         )
         _check_time(entry.created_at, where)
+        _require(entry.chunk_tokens >= _MIN_CHUNK_TOKENS, where, "its chunks are too small")
+        _require(0 < entry.ranks <= _MAX_RANKS, where, f"its chunks have {entry.ranks} parts")
         usable = usable_chunks(entry.tokens, entry.chunk_tokens)
         _require(entry.tokens > 0, where, "it has no tokens")
         _require(entry.chunks <= usable, where, f"{entry.tokens} tokens have no {entry.chunks}")
         _require(entry.details.size_bytes <= MAX_DETAILS_BYTES, where, "its details are too long")
+    listed = sum(entry.chunks * entry.ranks for entry in catalogue.windows)
+    _require(listed <= _MAX_LISTED, "catalogue", f"its windows have {listed:,} parts of chunks")
     _check_time(catalogue.created_at, "catalogue")
     for position, part in enumerate(catalogue.contents):
         fits = 0 < part.size_bytes <= MAX_CONTENT_BYTES
@@ -95,9 +104,7 @@ def check_details(entry: Entry, details: Details, sizes: Sequence[int]) -> None:
     _require(len(transcript.turns) == entry.turns, where, "its turns are not as many as it says")
     _require(all(0 <= t <= _MAX_TOKEN for t in tokens), where, "a token is out of range")
     _check_turns(transcript.turns, len(tokens), where)
-    for message in transcript.messages:
-        fits = message.role.isidentifier() and len(message.role) <= _MAX_ROLE
-        _require(fits, where, "a message's role is none")
+    _check_messages(transcript.messages, len(transcript.turns), where)
     _check_fingerprint(details.fingerprint, entry, where)
     _check_probe(details.probe, len(tokens), where)
     covered = tokens[: entry.chunks * entry.chunk_tokens]
@@ -141,6 +148,15 @@ def _check_turns(turns: Sequence[Turn], tokens: int, where: str) -> None:
         _check_time(turn.created_at, where)
         figures = (turn.total_s, turn.ttft_s or 0.0, turn.cached_tokens or 0)
         _require(all(0 <= f < _MAX_FIGURE for f in figures), where, "a turn's figures cannot be")
+
+
+def _check_messages(messages: Sequence[Message], turns: int, where: str) -> None:
+    """Each turn is a question and its answer; what was given at the start is before all of them."""
+    for message in messages:
+        fits = message.role.isidentifier() and len(message.role) <= _MAX_ROLE
+        _require(fits, where, "a message's role is none")
+    roles = [message.role for message in messages[-2 * turns :]]
+    _require(roles == ["user", "assistant"] * turns, where, "its messages do not fit its turns")
 
 
 def _check_fingerprint(found: Fingerprint, entry: Entry, where: str) -> None:

@@ -101,8 +101,8 @@ class Entry(_Strict, frozen=True, kw_only=True):
     tokens: Count
     turns: Count
     chunks: Count
-    chunk_tokens: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
-    ranks: Annotated[int, msgspec.Meta(ge=1, le=255)]
+    chunk_tokens: Small
+    ranks: Small
     session: Small
     lineage: Small
     parent: Small | None

@@ -85,17 +85,18 @@ class Import:
         """Take the windows in, see `cwm_jupyter.core.archive.archives.Archives.import_file`."""
         started = time.perf_counter()
         signer = await to_thread.run_sync(self.signers.describe, self.reader.public)
+        trusted = signer.trusted or trust
         why: Literal["asked", "untrusted"] | None = None
         if recompute:
             why = "asked"
-        elif not (signer.trusted or trust or accept_untrusted):
+        elif not (trusted or accept_untrusted):
             why = "untrusted"
         index = self.parts.library.index
         self._arrivals = await to_thread.run_sync(arrivals, self.reader.catalogue, index, wanted)
         stack, facts = await self._engine(signer, why)
         await self._check()
         differences = None if facts is None else self._differences(facts)
-        self._way = self._choose(stack, facts, why)
+        self._way = self._choose(stack, facts, why, trusted)
         await self._way.check(self._arrivals)
         windows, sessions = await self._take_in()
         if trust and not signer.trusted:
@@ -157,7 +158,8 @@ class Import:
         self.job.stage("check", total=self.reader.content_bytes, unit="bytes")
         for arrival in self._arrivals:
             arrival.take(await to_thread.run_sync(self.reader.details, arrival.position))
-        check_together(self._arrivals, len(self.reader.catalogue.contents))
+        listed = len(self.reader.catalogue.contents)
+        await to_thread.run_sync(check_together, self._arrivals, listed)
         done, contents = 0, self.reader.contents()
         while (data := await to_thread.run_sync(next, contents, None)) is not None:
             done += len(data)
@@ -169,13 +171,24 @@ class Import:
         return list(dict.fromkeys(str(one) for differences in found for one in differences))
 
     def _choose(
-        self, stack: ConnectedStack | None, facts: EngineFacts | None, why: str | None
+        self,
+        stack: ConnectedStack | None,
+        facts: EngineFacts | None,
+        why: str | None,
+        trusted: bool,
     ) -> _Way:
         parts = self.parts
         lineages = parts.library.lineages
         if why is not None and stack is not None and facts is not None:
             return Recompute(
-                self.reader, stack, facts, lineages, parts.settings, self.job, why == "asked"
+                self.reader,
+                stack,
+                facts,
+                lineages,
+                parts.settings,
+                self.job,
+                asked=why == "asked",
+                trusted=trusted,
             )
         if parts.store is None:
             raise KVStoreError("There is no vault here to import into.")

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from anyio import to_thread
 
-from cwm_jupyter.clients.vllm import VLLMClient
 from cwm_jupyter.config import Settings
 from cwm_jupyter.core import probe
 from cwm_jupyter.core.archive.arrivals import Arrival
@@ -21,7 +20,8 @@ from cwm_jupyter.core.job import Job
 from cwm_jupyter.core.lineage import Lineages
 from cwm_jupyter.core.models import Fingerprint
 from cwm_jupyter.core.transcript import Transcript
-from cwm_jupyter.errors import CWMError, EngineMismatchError, KVStoreError
+from cwm_jupyter.core.turns import until
+from cwm_jupyter.errors import ContextFullError, CWMError, EngineMismatchError, KVStoreError
 
 __all__ = ["Recompute"]
 
@@ -52,6 +52,8 @@ class Recompute:
         Told of the tokens.
     asked
         The user asked for it: so another model will do, if only it has the same tokens.
+    trusted
+        The user trusts the signer: so messages that cannot be rendered are no attempt to deceive.
     """
 
     reader: Reader
@@ -61,6 +63,7 @@ class Recompute:
     settings: Settings
     job: Job
     asked: bool
+    trusted: bool
 
     @property
     def store(self) -> ChunkStore:
@@ -147,8 +150,38 @@ class Recompute:
             )
         noted, _ = await probe.ask(stack, token_ids, salt, top=limits.probe_top)
         arrival.refs, arrival.probe = refs, noted
-        arrival.as_shown = await _as_shown(stack.engine, details.transcript)
+        arrival.as_shown = await self._as_shown(details.transcript)
         arrival.compared = probe.compare(details.probe, noted, tolerance=limits.probe_tolerance)
+
+    async def _as_shown(self, transcript: Transcript) -> bool | None:
+        """Return whether the tokens, for the model, say what the messages show to people.
+
+        So it must be at the end of each turn, as one can go back there. None: the engine does not
+        tell.
+        """
+        turns = transcript.turns
+        self.job.stage("compare", total=len(turns), unit="turns")
+        for turn in turns:
+            same = await self._same_words(until(transcript, turn.number, "window"))
+            if not same:
+                return same
+            self.job.advance(turn.number)
+        return True
+
+    async def _same_words(self, transcript: Transcript) -> bool | None:
+        engine = self.stack.engine
+        try:
+            rendered = await engine.tokenize(transcript.messages, add_generation_prompt=False)
+        except CWMError as error:
+            # The messages are of the signer's choice, and could be such that nobody can compare.
+            return False if _refused(error) and not self.trusted else None
+        with suppress(CWMError):
+            # White space does not count: templates strip it.
+            shown = "".join((await engine.detokenize(rendered)).split())
+            seen = "".join((await engine.detokenize(transcript.token_ids)).split())
+            # The end of the last turn is not among the tokens before the next one begins.
+            return shown.startswith(seen) and len(shown) - len(seen) <= _MAX_END
+        return None
 
     def _salt(self, arrival: Arrival) -> str:
         return self.lineages.salt(arrival.lineage_id, self.facts.fingerprint)
@@ -162,18 +195,9 @@ class Recompute:
         return False  # some may still be on their way to the disk
 
 
-async def _as_shown(engine: VLLMClient, transcript: Transcript) -> bool | None:
-    """Return whether the tokens, for the model, say what the messages show to people.
-
-    None: the engine does not tell. White space does not count: templates strip it.
-    """
-    with suppress(CWMError):
-        rendered = await engine.tokenize(transcript.messages, add_generation_prompt=False)
-        shown = "".join((await engine.detokenize(rendered)).split())
-        seen = "".join((await engine.detokenize(transcript.token_ids)).split())
-        # The end of the last turn is not among the tokens before the next one begins.
-        return shown.startswith(seen) and len(shown) - len(seen) <= _MAX_END
-    return None
+def _refused(error: CWMError) -> bool:
+    """Return whether the engine found fault with what it was sent."""
+    return isinstance(error, ContextFullError) or 400 <= error.context.get("status", 0) < 500
 
 
 def _check_engine(

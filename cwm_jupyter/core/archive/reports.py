@@ -57,7 +57,8 @@ class ImportedWindow(Value, frozen=True, kw_only=True):
     """One window that was imported: what it was called in the archive, and when it was frozen.
 
     Where the state was computed anew, `probe` is held against the archive's, and `as_shown` is
-    whether the tokens, which the model sees, say what the messages show; null: not known.
+    whether the tokens, which the model sees, say what the messages show; null: they could not be
+    compared.
     """
 
     window: Window

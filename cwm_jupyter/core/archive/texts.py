@@ -2,7 +2,8 @@
 
 What the user and the model wrote is text and stays text: in Markdown it stands in fences that are
 longer than any within it, so that it cannot format, link or load anything; in a notebook questions
-are the text of ``%%cwm`` cells, and answers are plain output.
+are the text of ``%%cwm`` cells, and answers are plain output. Both are for eyes, and have only what
+is printable; JSON is for programs, and has all of it as it is.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from cwm_jupyter.core.archive.reports import TextReport
 from cwm_jupyter.core.archive.writer import check_target
 from cwm_jupyter.core.files import write_atomic
 from cwm_jupyter.core.models import Message, Window
+from cwm_jupyter.core.printable import printable
 from cwm_jupyter.core.transcript import Transcript
 from cwm_jupyter.errors import ValidationError
 
@@ -73,7 +75,7 @@ def _markdown(window: Window, transcript: Transcript) -> str:
         parts.append(_fenced(window.note))
     for message in transcript.messages:
         parts += [f"## {_escaped(message.role)}", _fenced(message.content)]
-    return "\n\n".join(parts) + "\n"
+    return printable("\n\n".join(parts) + "\n")
 
 
 def _facts(window: Window) -> str:
@@ -93,13 +95,7 @@ def _fenced(text: str) -> str:
     """Return text in a fence that nothing in it ends."""
     longest = max(map(len, _BACKTICKS.findall(text)), default=0)
     fence = "`" * max(3, longest + 1)
-    return f"{fence}text\n{_shown(text)}\n{fence}"
-
-
-def _shown(text: str) -> str:
-    """Return text without what a terminal would obey; all line ends are one kind."""
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return "".join(c if c >= " " or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return f"{fence}text\n{text}\n{fence}"
 
 
 def _json(window: Window, transcript: Transcript) -> str:
@@ -153,7 +149,7 @@ def _markdown_cell(source: str) -> dict[str, Any]:
 def _code_cell(source: str, answer: Message | None = None) -> dict[str, Any]:
     outputs: list[dict[str, Any]] = []
     if answer is not None:
-        text = _lines(_shown(answer.content))
+        text = _lines(answer.content)
         outputs.append({"output_type": "stream", "name": "stdout", "text": text})
     return {
         "cell_type": "code",
@@ -166,7 +162,7 @@ def _code_cell(source: str, answer: Message | None = None) -> dict[str, Any]:
 
 def _lines(text: str) -> Sequence[str]:
     """Return text as notebooks keep it: line by line, so that their differences can be read."""
-    return re.findall(r"[^\n]*\n|[^\n]+", text)
+    return re.findall(r"[^\n]*\n|[^\n]+", printable(text))
 
 
 _FORMS: dict[str, Callable[[Window, Transcript], str]] = {

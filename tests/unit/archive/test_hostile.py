@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import struct
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from bench import QUESTION, Bench
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cwm_jupyter.core.archive import importing
 from cwm_jupyter.core.archive.body import SealedSink
 from cwm_jupyter.core.archive.checks import MAX_CONTENT_BYTES
 from cwm_jupyter.core.archive.format import PREAMBLE_BYTES, Sealing, pack_preamble
@@ -326,6 +328,39 @@ def test_catalogues_that_cannot_be(
         read_all(tmp_path / "x.cwm")
 
 
+def chunks(*counts: int, ranks: int = 1) -> Change:
+    """Set how many chunks of 16 tokens the windows have."""
+
+    def change(catalogue: dict[str, Any]) -> None:
+        [entry] = catalogue["windows"]
+        catalogue["windows"] = [
+            entry | {"name": f"w{i}", "tokens": 16 * count + 1, "chunks": count, "ranks": ranks}
+            for i, count in enumerate(counts)
+        ]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (setting("windows", 0, "chunk_tokens", to=15), "chunks are too small"),
+        (setting("windows", 0, "ranks", to=65), "65 parts"),
+        (chunks(2_000_001), "2,000,001 parts of chunks"),
+        (chunks(1_000_000, 1_000_001), "2,000,001 parts of chunks"),
+        (chunks(31_251, ranks=64), "2,000,064 parts of chunks"),
+        (chunks(31_250, ranks=64), "tokens are not as many"),  # so many may be
+    ],
+)
+def test_a_small_file_that_would_take_much_room(
+    kit: Kit, tmp_path: Path, mallory: Signers, change: Change, match: str
+) -> None:
+    """It lists one content many times: in memory and on disk each would take its place."""
+    kit.write(tmp_path / "x.cwm", mallory, lie=change)
+    with pytest.raises(ArchiveError, match=match):
+        read_all(tmp_path / "x.cwm")
+
+
 DETAILS: dict[str, Change] = {
     "other tokens": setting("transcript", "token_ids", 3, to=9),
     "a token too large": setting("transcript", "token_ids", -1, to=1 << 32),
@@ -346,6 +381,12 @@ DETAILS: dict[str, Change] = {
     "huge cached tokens": setting("transcript", "turns", 0, "cached_tokens", to=10**400),
     "a turn without a time": setting("transcript", "turns", 0, "created_at", to="x"),
     "another finish": setting("transcript", "turns", 0, "finish_reason", to="x"),
+    "a question without an answer": setting("transcript", "messages", to=lambda m: m[:-1]),
+    "fewer messages than turns": setting("transcript", "messages", to=lambda m: m[:1]),
+    "no messages": setting("transcript", "messages", to=[]),
+    "answers before their questions": setting("transcript", "messages", to=lambda m: m[::-1]),
+    "an answer of another": setting("transcript", "messages", 1, "role", to="system"),
+    "more words than turns": setting("transcript", "messages", to=lambda m: [*m, m[0]]),
     "a role that is a tag": setting("transcript", "messages", 0, "role", to="<b>"),
     "a long role": setting("transcript", "messages", 0, "role", to="x" * 65),
     "no text": setting("transcript", "messages", 0, "content", to=None),
@@ -512,6 +553,64 @@ async def test_words_that_only_the_model_sees(
     assert report.windows[0].as_shown is None
 
 
+async def test_a_turn_that_ends_elsewhere(
+    here: Bench, kit: Kit, tmp_path: Path, mallory: Signers
+) -> None:
+    """As a whole it says what it shows; gone back in, the model would see more than is shown."""
+    first, second = kit.details[0]["transcript"]["turns"]
+    end = second["end"] - 1
+    first["end"] = second["start"] = second["prompt_end"] = end
+    report = await here.manager.archives.import_file(kit.write(tmp_path / "x.cwm", mallory))
+    assert report.windows[0].as_shown is False
+
+
+TOO_LONG = "This model's maximum context length is 5 tokens."
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "of_a_stranger"),
+    [(400, "Roles must alternate", False), (400, TOO_LONG, False), (500, "Broken", None)],
+)
+async def test_messages_that_cannot_be_compared(
+    here: Bench,
+    kit: Kit,
+    tmp_path: Path,
+    mallory: Signers,
+    status: int,
+    said: str,
+    of_a_stranger: bool | None,
+) -> None:
+    """Of a stranger, that the template refuses them is taken for what it may be."""
+
+    def refuse(call: str) -> httpx2.Response | None:
+        answer = httpx2.Response(status, json={"error": {"message": said}})
+        return answer if call == "POST /tokenize" else None
+
+    here.stack.before = refuse
+    path, import_file = kit.write(tmp_path / "x.cwm", mallory), here.manager.archives.import_file
+    for name, recompute in (("untrusted", False), ("asked", True)):
+        report = await import_file(path, as_name=name, recompute=recompute)
+        assert report.recomputed == name
+        assert report.windows[0].as_shown is of_a_stranger
+    report = await import_file(path, as_name="trusted", recompute=True, trust=True)
+    assert report.windows[0].as_shown is None
+
+
+async def test_others_go_on_while_windows_are_compared(
+    here: Bench, kit: Kit, tmp_path: Path, mallory: Signers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check, threads = importing.check_together, []
+
+    def checked(*arguments: Any) -> None:
+        threads.append(threading.current_thread())
+        check(*arguments)
+
+    monkeypatch.setattr(importing, "check_together", checked)
+    await here.manager.archives.import_file(kit.write(tmp_path / "x.cwm", mallory))
+    assert threading.current_thread() not in threads
+    assert len(threads) == 1
+
+
 # --- and what may be, comes through ---------------------------------------------------------------
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
@@ -520,7 +619,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     note=TEXT,
-    texts=st.lists(TEXT, min_size=1, max_size=5),
+    texts=st.lists(TEXT, min_size=4, max_size=6),
     logprobs=st.lists(st.floats(-1e6, 0), min_size=1, max_size=20),
     ttft_s=st.none() | st.floats(0, 1e4),
 )
@@ -535,7 +634,10 @@ def test_whatever_was_said_comes_through(
 ) -> None:
     kit.catalogue["windows"][0]["note"] = note
     details = kit.details[0]
-    details["transcript"]["messages"] = [{"role": "user", "content": text} for text in texts]
+    roles = ["system"] * (len(texts) - 4) + ["user", "assistant"] * 2
+    details["transcript"]["messages"] = [
+        {"role": role, "content": text} for role, text in zip(roles, texts, strict=True)
+    ]
     details["transcript"]["turns"][0]["ttft_s"] = ttft_s
     details["probe"] |= {"token_ids": list(range(len(logprobs))), "logprobs": logprobs}
     path = kit.write(tmp_path / "x.cwm", mallory)

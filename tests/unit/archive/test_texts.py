@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from cwm_jupyter.core.archive.texts import as_text
 from cwm_jupyter.core.models import Message
+from cwm_jupyter.core.printable import printable
 from cwm_jupyter.core.transcript import Transcript
 from cwm_jupyter.errors import ValidationError, WindowNotFoundError
 
@@ -69,6 +70,33 @@ def test_json_has_all_of_it() -> None:
     assert document["window"] == "paper"
     assert (document["frozen_at"], document["tags"], document["note"]) == (TIME, ["eu"], "n")
     assert "token_ids" not in document
+
+
+#: a terminal obeys these, or they turn the direction of what follows
+CONTROLS = "\0\a\r\x1b\x7f\x85\x9b\u202a\u202e\u2066\u2069"
+
+
+@pytest.mark.parametrize("where", ["name", "note", "model", "tags", "created_at", "role", "said"])
+def test_what_is_not_printable_is_replaced(where: str) -> None:
+    """In JSON it stays: that is for programs."""
+    nasty = f"a{CONTROLS}b"
+    fields: dict[str, object] = {"name": "paper"}
+    if where == "tags":
+        fields[where] = ["a", nasty]
+    elif where not in ("role", "said"):
+        fields[where] = nasty
+    role, text = ("tool", nasty) if where == "said" else (nasty, "c")
+    found = transcript(("user", text), ("assistant", text), (role, text))
+    window = make_window(**fields)
+    notebook = json.loads(as_text(".ipynb", window, found))
+    outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", ())]
+    shown = [as_text(".md", window, found), *("".join(c["source"]) for c in notebook["cells"])]
+    shown += ["".join(output["text"]) for output in outputs]
+    assert all(text == printable(text) for text in shown)
+    assert any("\N{REPLACEMENT CHARACTER}" in text for text in shown)
+    assert not any(set(CONTROLS) & set(text) for text in shown)
+    if where == "said":
+        assert json.loads(as_text(".json", window, found))["messages"][0]["content"] == nasty
 
 
 # --- Markdown -------------------------------------------------------------------------------------
@@ -157,4 +185,4 @@ def test_any_conversation_is_a_notebook(pairs: list[tuple[str, str]]) -> None:
     notebook = nbformat.reads(text, as_version=nbformat.NO_CONVERT)
     nbformat.validate(notebook)
     asked = [c.source for c in notebook.cells if c.cell_type == "code"][1:]
-    assert asked == [f"%%cwm\n{text}" for role, text in pairs if role == "user"]
+    assert asked == [f"%%cwm\n{printable(text)}" for role, text in pairs if role == "user"]
