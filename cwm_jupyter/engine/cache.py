@@ -1,10 +1,11 @@
 """LMCache's server, closed to other users: ``python -m cwm_jupyter.engine.cache ARGUMENT…``.
 
-The arguments are those of ``lmcache server``. Two things differ from it. Its HTTP side, which has
+The arguments are those of ``lmcache server``. Three things differ from it. Its HTTP side, which has
 no authentication, answers only requests that carry the key in ``LMCACHE_HTTP_KEY``: its metrics
 have salts as labels, and a salt opens a lineage's cache. And its request side, which unpickles
 what an engine sends, listens on a socket in a private folder, ``LMCACHE_REQUEST_SOCKET``, instead
-of a TCP port that every user of the machine can reach.
+of a TCP port that every user of the machine can reach. Its log shows no salts, see
+`cwm_jupyter.engine.hiding`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 from typing import Any
 
 from cwm_jupyter.engine.auth import RequireKey
+from cwm_jupyter.engine.hiding import hide_salts
 
 __all__ = ["main"]
 
@@ -33,6 +35,7 @@ def main(arguments: list[str]) -> None:
     def on_socket(*, bind_url: str, **options: Any) -> Any:
         return queue_server(bind_url=address, **options)
 
+    hide_salts()
     server.MessageQueueServer = on_socket
     http_server.app.add_middleware(RequireKey, key=key)
     lmcache(["server", *arguments])

@@ -9,6 +9,8 @@ import importlib.metadata
 import os
 from pathlib import Path
 
+from cwm_jupyter.engine.hiding import hide_salts
+
 __all__ = ["main"]
 
 
@@ -19,6 +21,7 @@ def main() -> None:
 
         fork.reexec(Path(os.environ["VLLM_CACHE_ROOT"]) / "openmp.json")
         fork.preload()
+        hide_salts()
         fork.serve_forks()
     from vllm.entrypoints.launchers.api_server.entry import main as serve
 

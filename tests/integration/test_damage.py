@@ -14,6 +14,7 @@ import pytest
 from cwm_jupyter.core.chunks import ChunkKey
 from cwm_jupyter.core.connection import ConnectedStack
 from cwm_jupyter.errors import KVStoreError
+from cwm_jupyter.stack import launcher
 from cwm_jupyter.stack.state import StackState
 
 pytestmark = pytest.mark.stack
@@ -134,6 +135,10 @@ async def test_a_vault_that_is_gone_is_an_error_and_no_hang(driver, name) -> Non
         aside.rename(contents)
     assert await stack.forget(keys)
     assert (await driver.manager.thaw(name, as_session=f"{name}-back")).complete
+    # LMCache tells of what it could not store, and not by what salt.
+    said = "\n".join(launcher.logs(driver.workspace.settings, "lmcache", 10_000))
+    assert "failed for keys: " in said
+    assert keys[0].cache_salt not in said
 
 
 async def test_an_lmcache_that_hangs_is_an_error_in_time_and_the_engine_survives(
@@ -151,8 +156,11 @@ async def test_an_lmcache_that_hangs_is_an_error_in_time_and_the_engine_survives
         os.kill(pid, signal.SIGCONT)
     assert time.monotonic() - started < 60
     assert await connected.engine.health()
-    report = await driver.manager.thaw(name)
-    assert report.complete
+    # The engine notices at its next heartbeat that the cache is back; until then it computes.
+    with anyio.fail_after(90):
+        while not (report := await driver.manager.thaw(name)).complete:
+            assert (report.cached_tokens, report.probe.passed) == (0, True)
+            assert await connected.forget(keys)
     assert report.probe.passed
 
 
