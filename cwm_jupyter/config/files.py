@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cwm_jupyter.config.checks import Given, flattened, shown, unknown
-from cwm_jupyter.config.parsing import parse
+from cwm_jupyter.config.parsing import MAX_BYTES, parse
 from cwm_jupyter.config.schema import fields, sections, variable
 from cwm_jupyter.errors import ConfigError, SecurityError
 
@@ -102,13 +102,14 @@ def read_file(file: SettingsFile) -> dict[str, Given]:
     Raises
     ------
     ConfigError
-        It cannot be read, is not TOML or YAML, or has a field that is unknown.
+        It cannot be read, is too long, is not TOML or YAML, or has a field that is unknown.
     SecurityError
         A project's file sets what it may not, others can change a file that may set everything, or
         they can read one with a secret.
     """
     try:
-        text = file.path.read_bytes()
+        with file.path.open("rb") as opened:
+            text = opened.read(MAX_BYTES + 1)  # whatever its length: it is refused then
         mode = file.path.stat().st_mode
     except OSError as error:
         raise ConfigError(f"{file.path} cannot be read: {error.strerror}.") from error

@@ -11,10 +11,14 @@ from cwm_jupyter.errors import ConfigError
 if TYPE_CHECKING:
     import yaml
 
-__all__ = ["parse", "toml_lines"]
+__all__ = ["MAX_BYTES", "parse", "toml_lines"]
 
-_HEADER = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]\s*(?:#.*)?$")
-_KEY = re.compile(r"""\s*([\w."'\s-]+?)\s*=""")
+#: in lines without the blanks around them; no two repetitions meet that match the same, as that
+#: takes very long with many blanks
+_HEADER = re.compile(r"\[([^\[\]]+)\]\s*(?:#.*)?$")
+_KEY = re.compile(r"([^=#\[\]]+)=")
+#: settings take a few kilobytes; reading what is much longer would take long
+MAX_BYTES = 64_000
 
 
 def parse(path: Path, text: bytes) -> tuple[dict[str, Any], dict[str, int]]:
@@ -30,8 +34,14 @@ def parse(path: Path, text: bytes) -> tuple[dict[str, Any], dict[str, int]]:
     Raises
     ------
     ConfigError
-        It is not TOML or YAML, or no table of settings.
+        It is too long, not TOML or YAML, or no table of settings.
     """
+    if len(text) > MAX_BYTES:
+        raise ConfigError(
+            f"{path} is longer than {MAX_BYTES // 1000} kB.",
+            hint="Keep in it what sets fields; see cwm config.",
+            source=str(path),
+        )
     read = _yaml if path.suffix == ".yaml" else _toml
     try:
         return read(text.decode("utf-8-sig"))
@@ -53,10 +63,11 @@ def toml_lines(text: str) -> dict[str, int]:
     lines: dict[str, int] = {}
     table = ""
     for number, line in enumerate(text.split("\n"), 1):
-        if header := _HEADER.match(line):
+        stripped = line.strip()
+        if header := _HEADER.match(stripped):
             table = f"{_dotted(header[1])}."
             lines.setdefault(table[:-1], number)
-        elif key := _KEY.match(line):
+        elif key := _KEY.match(stripped):
             lines.setdefault(table + _dotted(key[1]), number)
     return lines
 

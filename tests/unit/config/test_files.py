@@ -290,6 +290,26 @@ def test_a_wrong_value_is_refused_also_where_another_wins(user: Path, project: P
         load({"CWM_LIMITS_MAX_TOKENS": "5"}, files=find_files())
 
 
+def test_many_blanks_are_read_at_once(user: Path, project: Path) -> None:
+    blanks = " " * 100_000
+    document = f"{blanks}\n[{blanks}\n[ a{blanks}b ]{blanks}x\n{blanks}c{blanks}\nd{blanks}= 1"
+    assert toml_lines(document) == {"d": 5}
+    assert toml_lines(f"[{blanks}a . b{blanks}]{blanks}# c") == {"a.b": 1}
+    private(project / "cwm.toml", f"{blanks[:60_000]}\n[limits]\nmax_tokens = 3")
+    assert get_settings().limits.max_tokens == 3
+
+
+@pytest.mark.parametrize("name", ["cwm.toml", "cwm.yaml"])
+def test_a_file_that_is_too_long_is_refused(user: Path, project: Path, name: str) -> None:
+    path = private(project / name, "#" * 64_000)
+    get_settings()
+    private(path, "#" * 64_001)
+    with pytest.raises(ConfigError) as caught:
+        load(files=find_files())
+    assert caught.value.message == f"{path} is longer than 64 kB."
+    assert caught.value.context == {"source": str(path)}
+
+
 # --- what they may not say ------------------------------------------------------------------------
 
 VALUES: dict[str, Any] = {
