@@ -40,6 +40,14 @@ class _Place:
         return f"line {self.number} of {self.file}"
 
 
+@dataclass(frozen=True)
+class _Foreign:
+    """A file whose first line names a key that is not here."""
+
+    place: _Place
+    key_id: str
+
+
 def check(snapshot: Snapshot) -> Checked:
     """Check all lines of a log, and its end against its head."""
     walk = _Walk(snapshot)
@@ -62,11 +70,14 @@ class _Walk:
         #: what looks like no line, until the next line says that it was torn in a crash
         self._strange: list[tuple[_Place, bytes, bool]] = []
         self._place: _Place | None = None
+        #: the file before, if it names another key, until the next line says what its key was
+        self._foreign: _Foreign | None = None
 
     def file(self, name: str, data: bytes) -> None:
         """Check one file."""
         key = self._key
-        self._key = None if self._is_of_other_key(data) else key
+        claimed = self._other_key(data)
+        self._key = key if claimed is None else None
         before = self.found.unchecked
         *whole, unfinished = data.split(b"\n")
         for number, raw in enumerate(whole, 1):
@@ -78,6 +89,8 @@ class _Walk:
             why = "its key is not here" if key is None else "it was written with another key"
             self.found.notes.append(f"{unchecked} lines of {name} cannot be checked: {why}.")
         self._key = key
+        if claimed is not None:
+            self._foreign = _Foreign(_Place(name, 1), claimed)
 
     def end(self) -> None:
         """Hold the end against the head."""
@@ -96,6 +109,7 @@ class _Walk:
                 what = "keys/audit.head is missing: whether lines were cut off cannot be told"
                 self._fault("no_head", None, what)
             return
+        self._vouch(head.key_id)
         if head.seq > self._seq:
             gone = _entries(self._seq + 1, head.seq)
             self._fault("cut", self._place, f"the end was cut off: {gone} after it")
@@ -104,8 +118,15 @@ class _Walk:
         elif head.seq < self._seq:
             self.found.notes.append("A crash came between the last line and its head: it counts.")
 
-    def _is_of_other_key(self, data: bytes) -> bool:
-        """Return whether a file was begun with a key that is not here.
+    def _vouch(self, known: str | None) -> None:
+        """Hold the key that the file before names against what is known of it elsewhere."""
+        if self._foreign is not None and known != self._foreign.key_id:
+            what = "it names a key that its file was not written with"
+            self._fault("edited", self._foreign.place, what)
+        self._foreign = None
+
+    def _other_key(self, data: bytes) -> str | None:
+        """Return the id of the key that a file was begun with if that is not here.
 
         What its first line says of that is believed only if no line at all is under our key: else
         changing it would keep the file from being checked.
@@ -113,9 +134,10 @@ class _Walk:
         whole = data.split(b"\n")[:-1]
         first = read(whole[0], None) if whole else None
         if self._key is None or first is None or first[0].key_id in (None, key_id(self._key)):
-            return False
+            return None
         lines = (read(raw, self._key) for raw in whole)
-        return not any(line is not None and line[2] for line in lines)
+        right = any(line is not None and line[2] for line in lines)
+        return None if right else first[0].key_id
 
     def _line(self, place: _Place, raw: bytes) -> None:
         parsed = read(raw, self._key)
@@ -124,6 +146,8 @@ class _Walk:
             return
         line, mac, right = parsed
         self._settle_strange(line, right)
+        if self._foreign is not None and not line.headless:  # else that is its fault already
+            self._vouch(line.previous_key_id)
         if right is None:
             self.found.unchecked += 1
         elif not right:
@@ -163,10 +187,8 @@ class _Walk:
                 f"Before {place}, {line.unwritten} changes could not be written down."
             )
         if line.headless:
-            self.found.notes.append(
-                f"When {place} was written keys/audit.head was missing: lines before it may have "
-                "been cut off."
-            )
+            what = "keys/audit.head was missing then: lines before this one may have been cut off"
+            self._fault("no_head", place, what)
 
     def _fault(self, kind: FaultKind, place: _Place | None, what: str) -> None:
         fault = AuditFault(

@@ -6,7 +6,8 @@
     keys/audit.key           the key of the MACs
     keys/audit.head          number and MAC of the last line, kept apart, so that a cut tail shows
 
-A line is made durable, then the head. So after a crash one line may lie beyond the head: if it is
+A line is made durable, then the head; before the first line of all there is a head already, so that
+one is missing only where it was lost. After a crash one line may lie beyond the head: if it is
 right it counts. A line that is not finished stays where it is, and the next one says so.
 """
 
@@ -69,6 +70,8 @@ class _Tail:
     mac: str
     torn: str | None = None
     headless: bool | None = None
+    #: of the key it was written with, where that is known
+    key_id: str | None = None
 
 
 class AuditFiles:
@@ -122,6 +125,8 @@ class AuditFiles:
                 size >= self._rotate_bytes or self._of_other_key(head, key)
             )
             opens = size is None or (full and self._rotate())
+            if head is None and tail.seq == 0:
+                self._save_head(tail, key, size_bytes=0)
             return self._write(tail, key, fields, opens=opens)
 
     def snapshot(self) -> Snapshot:
@@ -167,6 +172,7 @@ class AuditFiles:
                 result="done",
                 names={},
                 key_id=key_id(key),
+                previous_key_id=tail.key_id,
                 **about,
                 **found,
             )
@@ -179,9 +185,12 @@ class AuditFiles:
         size_bytes = _append(self.path, data + sealed_line)
         if opens:
             fsync_dir(self.folder)
-        head = Head(seq=line.seq, mac=mac, key_id=key_id(key), size_bytes=size_bytes)
-        write_atomic(self.head_path, msgspec.json.encode(head))
+        self._save_head(_Tail(line.seq, mac), key, size_bytes)
         return line.seq
+
+    def _save_head(self, tail: _Tail, key: bytes, size_bytes: int) -> None:
+        head = Head(seq=tail.seq, mac=tail.mac, key_id=key_id(key), size_bytes=size_bytes)
+        write_atomic(self.head_path, msgspec.json.encode(head))
 
     def _tail(self, key: bytes, head: Head | None, size: int | None) -> _Tail:
         """Find where the log ends: at the head, or a right line beyond it.
@@ -190,7 +199,7 @@ class AuditFiles:
         shows for good.
         """
         if head is not None and size == head.size_bytes:
-            return _Tail(head.seq, head.mac)
+            return _Tail(head.seq, head.mac, key_id=head.key_id)
         # Without a present file a crash came into a rotation, or somebody took the file away.
         newest = [self.path] if size is not None else self._older()[-1:]
         data = newest[0].read_bytes() if newest else b""
@@ -198,11 +207,11 @@ class AuditFiles:
         torn = keyed(unfinished, key) if unfinished else None
         if head is None:
             return replace(self._last_line(whole), torn=torn)
-        tail = _Tail(head.seq, head.mac)
+        tail = _Tail(head.seq, head.mac, key_id=head.key_id)
         for raw in whole[head.size_bytes :].split(b"\n"):
             found = read(raw, key)
             if found is not None and found[2] and found[0].after == tail.mac:
-                tail = _Tail(found[0].seq, found[1])
+                tail = _Tail(found[0].seq, found[1], key_id=key_id(key))
         return replace(tail, torn=torn)
 
     def _last_line(self, whole: bytes) -> _Tail:

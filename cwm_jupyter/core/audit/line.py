@@ -63,6 +63,8 @@ class Line(Value, frozen=True, kw_only=True):
     begun: int | None = None
     #: of the first line of a file: the id of the key
     key_id: str | None = None
+    #: of the first line of a file: the id of the key of the line before it
+    previous_key_id: str | None = None
     #: how many changes before this one could not be written down
     unwritten: int | None = None
     #: keyed hash of an unfinished line that was found before this one

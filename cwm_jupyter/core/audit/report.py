@@ -17,8 +17,8 @@ class AuditFault(Value, frozen=True, kw_only=True):
 
     ``edited``: the line's MAC is not that of its bytes. ``foreign``: it is no line of the log.
     ``missing``: lines before it are gone. ``misplaced``: it is right, but does not belong here.
-    ``cut``: the end is gone. ``no_head``: whether the end is gone cannot be told. `line` counts
-    from 1 within the file.
+    ``cut``: the end is gone. ``no_head``: whether the end is gone, or was when the line was
+    written, cannot be told. `line` counts from 1 within the file.
     """
 
     kind: FaultKind
