@@ -8,6 +8,7 @@ closed, or its page is gone.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Mapping
@@ -30,6 +31,7 @@ from cwm_jupyter.workspace import Workspace, get_workspace
 
 __all__ = ["Panel"]
 
+_LOG = logging.getLogger(__name__)
 _HERE = Path(__file__).parent
 _LOOK_S = 1.0
 #: progress is shown at most so often
@@ -87,14 +89,18 @@ class Panel(anywidget.AnyWidget):
 
     async def _follow(self) -> None:
         seen: tuple[object, ...] = ()
+        failed = ""
         while True:
-            now = await anyio.to_thread.run_sync(self._signature)
-            if now != seen:
-                seen = now
-                try:
-                    await self._refresh()
-                except CWMError as error:
-                    self._tell(error)
+            try:
+                now = await anyio.to_thread.run_sync(self._signature)
+                failed = ""
+                if now != seen:
+                    seen = now
+                    await self._refreshed()
+            except Exception as error:
+                if repr(error) != failed:  # told once, not every second
+                    failed = repr(error)
+                    self._failed("Looking for changes", error)
             await anyio.sleep(_LOOK_S)
 
     def _see(self, view: str, *, visible: bool) -> None:
@@ -146,6 +152,8 @@ class Panel(anywidget.AnyWidget):
             await self._refresh()
         except CWMError as error:
             self._tell(error)
+        except Exception as error:
+            self._failed("Showing the windows", error)
 
     def _start(self, do: str, message: Mapping[str, Any]) -> None:
         with self._lock:
@@ -167,6 +175,8 @@ class Panel(anywidget.AnyWidget):
         except anyio.get_cancelled_exc_class():
             self._say("done", "Cancelled: everything is as it was.")
             raise
+        except Exception as error:
+            self._failed(do, error)
         else:
             undo = message.get("window") if do == "delete" else None
             self._say("done", said, undo=undo)
@@ -198,6 +208,11 @@ class Panel(anywidget.AnyWidget):
 
     def _tell(self, error: BaseException) -> None:
         self._say("error", text(error) if isinstance(error, CWMError) else str(error))
+
+    def _failed(self, what: str, error: Exception) -> None:
+        """Log what nobody expected, and tell the user: nobody asks for the work's result."""
+        _LOG.error("%s failed", what, exc_info=error)
+        self._say("error", f"{what} failed: {type(error).__name__}: {error}")
 
     def _say(self, kind: str, said: str, *, undo: object = None) -> None:
         if said:

@@ -14,7 +14,7 @@ from bench import QUESTION
 import cwm_jupyter as cwm
 from cwm_jupyter.core.job import Job
 from cwm_jupyter.current import shared
-from cwm_jupyter.notebook.panel import Panel, actions
+from cwm_jupyter.notebook.panel import Panel, actions, widget
 from cwm_jupyter.workspace import get_workspace
 
 pytestmark = pytest.mark.usefixtures("own_process", "fake_stack")
@@ -107,6 +107,49 @@ def test_what_cannot_be_done_is_told(panel: Panel, message: dict[str, Any], told
     assert panel.notice is not None
     assert panel.notice["kind"] == "error"
     assert panel.job is None
+
+
+def test_what_nobody_expected_is_told_and_logged(
+    panel: Panel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(*_arguments: object) -> str:
+        raise RuntimeError("no home directory")
+
+    monkeypatch.setitem(actions.ACTIONS, "thaw", broken)  # type: ignore[arg-type]
+    assert do(panel, "thaw", window="paper") == "thaw failed: RuntimeError: no home directory"
+    assert panel.notice is not None
+    assert panel.notice["kind"] == "error"
+    assert panel.job is None
+    (logged,) = caplog.records
+    assert (logged.getMessage(), logged.name) == (
+        "thaw failed",
+        "cwm_jupyter.notebook.panel.widget",
+    )
+
+
+def test_following_goes_on_after_what_nobody_expected(
+    panel: Panel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(widget, "_LOOK_S", 0.001)
+    looked = 0
+
+    def look() -> tuple[object, ...]:
+        nonlocal looked
+        looked += 1
+        if looked <= 20:
+            raise PermissionError("in use")
+        return (looked,)
+
+    async def broken() -> None:
+        raise TypeError("no window")
+
+    monkeypatch.setattr(panel, "_signature", look)
+    monkeypatch.setattr(panel, "_refresh", broken)
+    panel._heard(panel, {"do": "open", "view": "v"}, [])
+    until(lambda: panel.notice and "TypeError: no window" in panel.notice["text"])
+    panel._heard(panel, {"do": "hide", "view": "v"}, [])
+    said = [record.getMessage() for record in caplog.records]
+    assert said[:2] == ["Looking for changes failed", "Showing the windows failed"]
 
 
 def test_unknown_messages_do_nothing(panel: Panel) -> None:
