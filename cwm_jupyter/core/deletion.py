@@ -63,6 +63,8 @@ class Deletion:
             A window of this name is there and was not removed; nothing was deleted.
         WindowNotFoundError
             There is none of this name; nothing was deleted.
+        KVStoreConnectionError
+            The chunks of one are in a remote store that is not connected; nothing was deleted.
         """
         store = kept(self._parts.store)
         windows, sessions = await to_thread.run_sync(self._removed, names)
@@ -77,6 +79,9 @@ class Deletion:
             There is none.
         KVStoreError
             Its chunks are in a store that cannot be looked after; it was not deleted.
+        KVStoreConnectionError
+            They are in a remote store that is not connected; it was removed, and can be brought
+            back.
         """
         store = kept(self._parts.store)
         windows = await to_thread.run_sync(self._remove_window, name)
@@ -259,6 +264,7 @@ def _check(
         listed=None if listed is None else len(set(receipt.labels) & set(listed) - again),
         memory_cleared=receipt.memory_cleared,
         engine_cleared=receipt.engine_cleared,
+        remote_cleared=receipt.remote_cleared,
     )
 
 

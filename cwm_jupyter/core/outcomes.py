@@ -78,6 +78,7 @@ class DeletedCheck(Value, frozen=True, kw_only=True):
     `chunks` are in the store; `chunks_again` were stored since, by what is left of the lineage, and
     are no remains. `listed` is how many of the chunks LMCache lists now, null where it could not be
     asked. `memory_cleared` and `engine_cleared` are what the servers answered at the purge.
+    `remote_cleared` is false where chunks may be left in a remote store; null: none were there.
     """
 
     windows: list[str]
@@ -91,11 +92,13 @@ class DeletedCheck(Value, frozen=True, kw_only=True):
     listed: int | None
     memory_cleared: bool | None
     engine_cleared: bool | None
+    remote_cleared: bool | None = None
 
     @property
     def gone(self) -> bool:
         """Whether nothing is left, as far as it can be seen now."""
-        return not (self.files or self.holds or self.chunks or self.listed)
+        left = self.files or self.holds or self.chunks or self.listed
+        return not left and self.remote_cleared is not False
 
 
 class DeletedReport(Value, frozen=True, kw_only=True):

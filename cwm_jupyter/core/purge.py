@@ -4,6 +4,9 @@ The order is the promise. A receipt says what is to go. Then the index entry goe
 chunks on the disk, then what LMCache and the engine have in memory, then the files and, with the
 last entry of a lineage, its secret: a window in the index has its chunks, whatever crashes when.
 What a crash leaves is found by `cwm_jupyter.core.upkeep`, and the receipt tells whose it was.
+
+Of a window in a remote store only the servers can delete the chunks. So it is purged only while a
+stack like its own is connected; where that fails half-way, the secret stays, which leads to them.
 """
 
 from __future__ import annotations
@@ -17,13 +20,13 @@ import anyio
 from anyio import to_thread
 
 from cwm_jupyter.core.connection import ConnectedStack
-from cwm_jupyter.core.going import Going, choose
+from cwm_jupyter.core.going import Going, choose, choose_remote
 from cwm_jupyter.core.kept import Freed, KeptStore
 from cwm_jupyter.core.library import Library
 from cwm_jupyter.core.models import Session, Window, now
 from cwm_jupyter.core.receipts import Named, Receipt, Receipts
 from cwm_jupyter.core.reports import PurgeReport
-from cwm_jupyter.errors import CWMError, StateTransitionError
+from cwm_jupyter.errors import CWMError, KVStoreConnectionError, StateTransitionError
 
 __all__ = ["Purge"]
 
@@ -62,7 +65,11 @@ class Purge:
             One of them was brought back meanwhile; nothing was deleted.
         SessionBusyError
             One of the sessions is being used; nothing was deleted.
+        KVStoreConnectionError
+            The chunks of one of the windows are in a remote store that is not connected; nothing
+            was deleted.
         """
+        await to_thread.run_sync(self._check_reached, windows)
         if not dry_run:
             for session in sessions:  # one that was removed in the middle of a turn goes on
                 with self.library.using(session):
@@ -81,18 +88,52 @@ class Purge:
             except CWMError:
                 await to_thread.run_sync(receipts.remove, receipt.id)
                 raise
+            copies = await to_thread.run_sync(self._clear_copies)
+            receipt = receipt.replace(lineages=going.lineages)
             freed = await self._free(going)
+            remote = await self._clear_remote(going)
             memory, engine = await self._clear_memory(going), await self._clear_engine(going)
+            if remote is False:  # the secret leads to what may be there still
+                far = {window.lineage_id for window in going.far}
+                going.lineages = [one for one in going.lineages if one not in far]
             await to_thread.run_sync(self._forget, going)
             receipt = receipt.replace(
-                purged_at=now(),
+                purged_at=now() if copies else None,  # else it is for upkeep to finish
                 labels=sorted({*receipt.labels, *freed.labels}),
                 freed_bytes=freed.freed_bytes,
                 memory_cleared=memory,
                 engine_cleared=engine,
+                remote_cleared=remote,
             )
             await to_thread.run_sync(receipts.write, receipt)
-        return _report(going, freed, removed=True, memory=memory, engine=engine)
+        return _report(going, freed, removed=True).replace(
+            memory_cleared=memory,
+            engine_cleared=engine,
+            remote_cleared=remote,
+            copies_cleared=copies,
+        )
+
+    def _check_reached(self, windows: Sequence[Window]) -> None:
+        for window in windows:
+            if window.proof.level == "present" and not self._reaches(window):
+                raise KVStoreConnectionError(
+                    f"The chunks of the window {window.known_as!r} are in a remote store, and its "
+                    "stack is not connected: nothing is purged.",
+                    hint="Connect to it with cwm connect, then: cwm admin purge "
+                    f"{window.known_as}. Until then the window can be brought back.",
+                    window=window.known_as,
+                )
+
+    def _reaches(self, window: Window) -> bool:
+        """Whether the stack may be the one that has a remote window's chunks."""
+        stack = self.stack
+        if stack is None or stack.cache is None or stack.store is not None:
+            return False
+        try:
+            layout = self.library.manifest(window).fingerprint.layout
+        except CWMError:  # nothing names its chunks any more, so no other stack would do better
+            return True
+        return layout["kv_model_name"] == stack.kv_model_name
 
     async def _await_stores(self) -> None:
         """Wait a while for chunks that are on their way to the disk: they would come after us."""
@@ -116,8 +157,7 @@ class Purge:
         )
 
     def _leave_index(self, going: Going) -> None:
-        index = self.library.index
-        with index.transaction() as transaction:
+        with self.library.index.transaction() as transaction:
             for window in going.windows:
                 _check_removed(transaction.get_window(window.id), "window", window.name)
                 transaction.remove_window(window.id)
@@ -128,28 +168,51 @@ class Purge:
             stay = {window.lineage_id for window in transaction.all_windows()}
             stay |= {session.lineage_id for session in transaction.all_sessions()}
             going.lineages = [one for one in going.lineages if one not in stay]
-        index.forget_previous()
+            choose_remote(self.library, going, transaction)
+
+    def _clear_copies(self) -> bool:
+        """Clear the copies of the index, and say whether that went well: the entries are gone."""
+        try:
+            self.library.index.forget_previous()
+        except (CWMError, OSError):
+            return False
+        return True
+
+    async def _clear_remote(self, going: Going) -> bool | None:
+        """Have a remote store delete its chunks; None: there are none."""
+        if not going.far:
+            return None
+        if self.stack is None or self.stack.cache is None:
+            return False
+        try:
+            dropped = await self.stack.cache.drop(going.remote, tier="all")
+        except CWMError:
+            return False
+        return dropped and going.certain
 
     async def _clear_memory(self, going: Going) -> bool | None:
-        """Have LMCache drop the chunks, and ask again whether it has one; None: no stack runs."""
+        """Have LMCache drop the chunks, and ask again whether it has one; None: no stack runs.
+
+        False also where not all of them can be told.
+        """
         if self.stack is None or self.stack.cache is None:
             return None if self.down else False
         try:
             dropped = await self.stack.cache.drop(going.keys)
-            dropped = await self.stack.cache.drop(going.remote, tier="all") and dropped
             again = await self.stack.cache.delete([*going.keys, *going.remote], tier="l1")
         except CWMError:
             return False
-        return dropped and again.deleted == again.skipped == 0
+        return going.certain and dropped and again.deleted == again.skipped == 0
 
     async def _clear_engine(self, going: Going) -> bool | None:
         """Have the engine drop its prefix cache, as soon as it is idle; None: no stack runs.
 
-        It cannot drop some of it: who goes on gets the rest from LMCache again.
+        It cannot drop some of it: who goes on gets the rest from LMCache again. So it need not be
+        told which chunks.
         """
         if self.stack is None:
             return None if self.down else False
-        if not (going.keys or going.remote):
+        if going.certain and not (going.keys or going.remote):
             return True
         with suppress(CWMError):
             return await _patiently(self.stack.engine.forget)
@@ -191,26 +254,20 @@ def _begun(going: Going, looked: Freed) -> Receipt:
         lineages=going.lineages,
         labels=looked.labels,
         freed_bytes=0,
-        memory_cleared=None,
-        engine_cleared=None,
+        memory_cleared=False,
+        engine_cleared=False,
+        remote_cleared=False if going.far else None,
     )
 
 
-def _report(
-    going: Going,
-    freed: Freed,
-    *,
-    removed: bool,
-    memory: bool | None = None,
-    engine: bool | None = None,
-) -> PurgeReport:
+def _report(going: Going, freed: Freed, *, removed: bool) -> PurgeReport:
     return PurgeReport(
         windows=[window.known_as for window in going.windows],
         sessions=[session.name for session in going.sessions],
         chunks=freed.chunks,
         freed_bytes=freed.freed_bytes,
         secrets=len(going.lineages),
-        memory_cleared=memory,
-        engine_cleared=engine,
+        memory_cleared=None,
+        engine_cleared=None,
         removed=removed,
     )

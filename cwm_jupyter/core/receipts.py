@@ -31,7 +31,8 @@ class Receipt(Value, frozen=True, kw_only=True):
 
     `lineages` are those that ended with it. `labels` are what the store called the chunks.
     `memory_cleared` and `engine_cleared` are what the servers answered; null: no stack ran.
-    `purged_at` is when all was done; null: it never was.
+    `remote_cleared` is whether a remote store deleted its chunks; null: none were there. All three
+    are false until that is known. `purged_at` is when all was done; null: it never was.
     """
 
     id: str
@@ -44,6 +45,7 @@ class Receipt(Value, frozen=True, kw_only=True):
     freed_bytes: int
     memory_cleared: bool | None
     engine_cleared: bool | None
+    remote_cleared: bool | None = None
 
     @property
     def ids(self) -> list[str]:

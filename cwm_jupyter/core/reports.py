@@ -154,7 +154,9 @@ class PurgeReport(Value, frozen=True, kw_only=True):
 
     `freed_bytes` are those of the vault. `memory_cleared` is whether LMCache dropped the chunks
     from its memory and then had none of them, `engine_cleared` whether the engine dropped its
-    prefix cache: null where no stack runs.
+    prefix cache: null where no stack runs. `remote_cleared` is whether a remote store deleted its
+    chunks, null where none were there. `copies_cleared` is false where copies of the index may
+    still speak of what went.
     """
 
     windows: list[str]
@@ -165,3 +167,5 @@ class PurgeReport(Value, frozen=True, kw_only=True):
     memory_cleared: bool | None
     engine_cleared: bool | None
     removed: bool
+    remote_cleared: bool | None = None
+    copies_cleared: bool = True

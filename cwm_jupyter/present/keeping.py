@@ -118,7 +118,7 @@ def _verdict(check: DeletedCheck) -> str:
     if check.purged_at is None:
         return (
             f"The purge of {names} DIED HALF-WAY: purge what is listed still, and cwm admin gc "
-            "removes the rest, a day later"
+            "removes the rest"
         )
     left = [
         many(number, what)
@@ -126,6 +126,7 @@ def _verdict(check: DeletedCheck) -> str:
         if number
     ]
     left += [f"{check.listed} listed by LMCache"] if check.listed else []
+    left += ["chunks in a remote store, perhaps"] if check.remote_cleared is False else []
     return f"STILL THERE of {names}: {', '.join(left) or 'files'}"
 
 

@@ -253,6 +253,10 @@ def _purge_report(report: PurgeReport) -> list[Block]:
         for name, cleared in asked
         if cleared is False
     ]
+    if report.remote_cleared is False:
+        shown.append(Line("The remote store may still have chunks of them.", loud=True))
+    if not report.copies_cleared:
+        shown.append(Line("A copy of the index may name them still: cwm admin gc clears it.", True))
     return shown
 
 

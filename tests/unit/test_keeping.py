@@ -358,6 +358,9 @@ def test_what_is_left_is_told() -> None:
     left = check.replace(files=["windows/x.json"], holds=1, chunks=2, listed=2)
     assert "STILL THERE of paper, session chat: 1 hold, 2 chunks, 2 listed by LMCache" in said(left)
     assert "left in the home: windows/x.json" in said(left)
+    assert "STILL THERE of paper, session chat: chunks in a remote store, perhaps" in said(
+        check.replace(remote_cleared=False)
+    )
     assert "DIED HALF-WAY" in said(left.replace(purged_at=None))
     assert "whose purge had died half-way" in said(check.replace(purged_at=None))
     assert "whose they were cannot be told" in said(check, 1)

@@ -235,6 +235,8 @@ def test_a_purge() -> None:
     for name, field in (("LMCache", "memory_cleared"), ("The engine", "engine_cleared")):
         said = f"{name} could not be asked to forget them: it does when it stops (cwm down)."
         assert said in text(report.replace(**{field: False}))
+    assert "remote store may still have" in text(report.replace(remote_cleared=False))
+    assert "cwm admin gc clears it" in text(report.replace(copies_cleared=False))
     assert text(report.replace(windows=[], sessions=[])) == (
         "Nothing was removed that could be purged."
     )

@@ -192,6 +192,16 @@ async def test_a_server_that_does_not_answer_is_told(
     assert (receipt.memory_cleared, receipt.engine_cleared) == told
 
 
+async def test_what_cannot_be_told_is_not_said_to_be_cleared(bench: Bench) -> None:
+    """An engine that does not say what it is leaves open what a session has in memory."""
+    await bench.talk("chat")
+    bench.stack.before = lambda made: (
+        httpx2.Response(500, json={"error": "no"}) if made == "GET /cwm/facts" else None
+    )
+    report = await bench.manager.deletion.delete_session("chat")
+    assert (report.memory_cleared, report.engine_cleared) == (False, True)
+
+
 async def test_an_engine_in_use_is_asked_again_until_it_is_idle(bench: Bench) -> None:
     await bench.frozen("chat")
     refusals = iter([True, True])
@@ -374,10 +384,10 @@ async def test_a_purge_that_died_is_told(bench: Bench, monkeypatch: pytest.Monke
     [check] = report.checks
     assert (check.purged_at, check.gone, report.gone) == (None, False, False)
     assert len(check.files) == 1
-    age(bench.home, bench.stack.vault.folder.path)
     assert (await bench.manager.collect_garbage()).leftovers == 1
     report = await bench.manager.deletion.verify()
-    assert (report.gone, report.checks[0].purged_at) == (True, None)
+    assert report.gone
+    assert report.checks[0].purged_at is not None
 
 
 async def test_a_secret_that_was_left_is_found(

@@ -12,14 +12,22 @@ import pytest
 from bench import QUESTION, Bench
 from damage import damage, keys_of, refs_of
 
+from cwm_jupyter.core.going import Going
 from cwm_jupyter.core.kept import Freed
 from cwm_jupyter.core.models import Proof, Window
+from cwm_jupyter.core.purge import Purge
+from cwm_jupyter.core.receipts import Receipts
 from cwm_jupyter.errors import (
+    IndexBusyError,
+    IndexCorruptError,
+    KVStoreConnectionError,
     KVStoreError,
+    ResourceExhaustedError,
     StackDownError,
     StateTransitionError,
     WindowNotFoundError,
 )
+from cwm_jupyter.vault.files import Vault
 from cwm_jupyter.vault.fs import FsStore
 from cwm_jupyter.vault.store import VaultStore
 
@@ -251,20 +259,115 @@ async def test_a_window_whose_manifest_or_secret_is_lost_is_purged_by_its_hold(
     bench.library.lineages.path(lost.lineage_id).unlink()
     for name in ("torn", "lost"):
         await bench.manager.remove_window(name)
-    assert (await bench.manager.purge()).chunks == torn.chunks + lost.chunks
+    report = await bench.manager.purge()
+    assert report.chunks == torn.chunks + lost.chunks
+    # Which chunks LMCache should drop cannot be told; the engine drops all that it has.
+    assert (report.memory_cleared, report.engine_cleared) == (False, True)
     assert contents(bench) == set()
+    assert bench.stack.engine_cache == {}
+
+
+async def go_remote(bench: Bench) -> None:
+    """Let only the servers reach the store from now on; the vault here is another one."""
+    bench.readable = False
+    vault = VaultStore(Vault(bench.home.parent / "here"))
+    bench.manager.parts.store = bench.manager._store = vault
+    await bench.reconnect()
+
+
+async def remote_windows(bench: Bench) -> tuple[Window, Window]:
+    """As `two_windows`, in a remote store; their session is purged."""
+    await go_remote(bench)
+    one, two = await two_windows(bench)
+    await bench.manager.deletion.delete_session("one")
+    assert (one.proof.level, two.proof.level) == ("present", "present")
+    return one, two
 
 
 async def test_chunks_in_a_remote_store_are_deleted_there(bench: Bench) -> None:
-    proof = Proof(level="present", chunks=1, size_bytes=None, checked_at="2026")
-    one, two = await two_windows(bench)
-    for window in (one, two):
-        await VaultStore(bench.stack.vault).release(window.id)
-        bench.library.index.update_window(window.id, lambda w: w.replace(proof=proof))
-    shared = names(bench, one)
-    await bench.manager.remove_window("two")
-    await bench.manager.purge()
-    assert records(bench) == shared
+    one, two = await remote_windows(bench)
+    shared, gone = names(bench, one), names(bench, two) - names(bench, one)
+    assert gone < records(bench)
+    report = await bench.manager.deletion.delete_window("two")
+    assert (report.remote_cleared, report.memory_cleared) == (True, True)
+    assert shared <= records(bench)
+    assert not gone & records(bench)
+    assert (await bench.manager.deletion.delete_window("one")).secrets == 1
+    assert not shared & records(bench)
+    assert (await bench.manager.deletion.verify()).gone
+
+
+@pytest.mark.parametrize("other", ["none", "local", "another model"])
+async def test_a_remote_window_is_not_purged_by_another_stack(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, other: str
+) -> None:
+    one, _ = await remote_windows(bench)
+    if other == "none":
+        monkeypatch.setattr(bench.manager.parts, "connect", down)
+    if other == "local":
+        bench.readable = True
+    if other == "another model":
+        bench.stack.model = "another"
+    await bench.reconnect()
+    before = records(bench)
+    with pytest.raises(KVStoreConnectionError, match="remote store") as refused:
+        await bench.manager.deletion.delete_window("one")
+    assert "cwm admin purge one" in str(refused.value)
+    assert records(bench) == before
+    assert [r.windows for r in Receipts(bench.home).all()] == [[]]  # the session's
+    assert (await bench.manager.restore_window("one")) == one
+
+
+async def test_a_remote_store_that_fails_is_told_and_the_secret_stays(bench: Bench) -> None:
+    one, _ = await remote_windows(bench)
+    await bench.manager.deletion.delete_window("two")
+    bench.stack.before = lambda call: (
+        httpx2.Response(500, json={"error": "no"}) if call == "DELETE /cache/objects" else None
+    )
+    report = await bench.manager.deletion.delete_window("one")
+    assert (report.remote_cleared, report.memory_cleared, report.secrets) == (False, False, 0)
+    age(bench.home)
+    await bench.manager.collect_garbage()
+    assert bench.library.lineages.ids() == [one.lineage_id]
+    [check] = (await bench.manager.deletion.verify(one.id)).checks
+    assert (check.gone, check.remote_cleared) == (False, False)
+
+
+async def test_a_remote_window_of_a_damaged_manifest_is_not_said_to_be_gone(bench: Bench) -> None:
+    one, two = await remote_windows(bench)
+    chunks = names(bench, one)
+    for path in (bench.home / "windows").glob(f"{two.id}.*"):
+        path.write_bytes(b"{")
+    report = await bench.manager.deletion.delete_window("one")  # what the other has is unknown
+    assert (report.remote_cleared, chunks <= records(bench)) == (False, True)
+    assert (await bench.manager.deletion.delete_window("two")).remote_cleared is False
+
+
+async def test_what_a_session_has_stays_in_a_remote_store(bench: Bench) -> None:
+    """It may be freezing: holds, which would show that, are not known there."""
+    await go_remote(bench)
+    chunks = names(bench, await bench.frozen("paper"))
+    assert (await bench.manager.deletion.delete_window("paper")).remote_cleared
+    assert chunks <= records(bench)
+
+
+async def test_what_came_meanwhile_stays_in_a_remote_store(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await remote_windows(bench)
+    await bench.manager.deletion.delete_window("two")
+    real = Purge._free
+
+    async def clone_meanwhile(self: Purge, going: Going, *, dry_run: bool = False) -> Freed:
+        if dry_run:  # what goes has been chosen, and is not gone yet
+            await bench.manager.restore_window("one")
+            await bench.manager.branches.clone("one", "other")
+            await bench.manager.remove_window("one")
+        return await real(self, going, dry_run=dry_run)
+
+    monkeypatch.setattr(Purge, "_free", clone_meanwhile)
+    await bench.manager.deletion.delete_window("one")
+    assert names(bench, bench.window("other")) <= records(bench)
 
 
 # --- crashes and garbage --------------------------------------------------------------------------
@@ -279,7 +382,7 @@ def age(*folders: Path) -> None:
 
 
 @pytest.mark.parametrize("step", ["_leave_index", "_clear_memory", "_forget"])
-async def test_a_purge_that_dies_leaves_what_gc_finds(
+async def test_what_a_purge_that_died_has_left_gc_finishes(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     """Either nothing has happened, or the index speaks of nothing that is gone."""
@@ -300,8 +403,6 @@ async def test_a_purge_that_dies_leaves_what_gc_finds(
         assert (await bench.manager.verify()).intact
         return
     assert bench.library.index.get_window(gone.id) is None
-    assert (await bench.manager.collect_garbage()).leftovers == 0  # it may be a freeze under way
-    age(bench.home, bench.stack.vault.folder.path)
     looked = await bench.manager.collect_garbage(dry_run=True)
     report = await bench.manager.collect_garbage()
     assert report.leftovers == looked.leftovers == 3  # manifest, transcript, secret
@@ -311,6 +412,98 @@ async def test_a_purge_that_dies_leaves_what_gc_finds(
     assert bench.library.lineages.ids() == [stays.lineage_id]
     assert gone.id.encode() not in everything(bench)
     assert (await bench.manager.verify()).intact
+    assert (await bench.manager.deletion.verify()).gone
+
+
+async def test_a_file_without_an_entry_may_be_of_a_freeze_under_way(bench: Bench) -> None:
+    await bench.frozen("paper")
+    (bench.home / "windows" / "freezing.0123456789abcdef.json").write_bytes(b"{}")
+    assert (await bench.manager.collect_garbage()).leftovers == 0
+    age(bench.home)
+    assert (await bench.manager.collect_garbage()).leftovers == 1
+
+
+async def purge_and_fail(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Purge what was removed, while the vault deletes nothing."""
+    purge = VaultStore.purge
+
+    async def fail(*arguments: Any, dry_run: bool = False, **options: Any) -> Freed:
+        if not dry_run:
+            raise ResourceExhaustedError("The disk of the vault refused.")
+        return await purge(*arguments, dry_run=True, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VaultStore, "purge", fail)
+        with pytest.raises(ResourceExhaustedError):
+            await bench.manager.purge()
+
+
+@pytest.mark.parametrize("old", [False, True])
+async def test_a_purge_whose_store_failed_is_finished_though_siblings_keep_the_lineage(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, old: bool
+) -> None:
+    one, two = await two_windows(bench)
+    session = await bench.talk("one", "And what became of it afterwards, in the end?")
+    await bench.manager.remove_window("two")
+    await bench.manager.remove_session("one")
+    await purge_and_fail(bench, monkeypatch)
+    assert bench.library.index.get_window(two.id) is None
+    assert names(bench, two) < records(bench)
+    if old:
+        age(bench.home, bench.stack.vault.folder.path)
+    report = await bench.manager.collect_garbage()
+    assert report.chunks
+    assert records(bench) == names(bench, one)
+    assert contents(bench) == digests(bench, one)
+    assert set(bench.stack.vault.holds()) == {one.id}
+    for gone in (two.id, session.id):
+        assert not list(bench.home.glob(f"*/{gone}*"))
+    [check] = (await bench.manager.deletion.verify()).checks
+    assert check.gone
+    assert check.purged_at is not None
+    assert (check.memory_cleared, check.engine_cleared) == (False, False)
+    assert (await bench.manager.verify()).intact
+
+
+async def test_the_hold_of_a_purge_that_died_tells_what_no_secret_does(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window = await bench.frozen("paper")
+    await bench.manager.remove_window("paper")
+    bench.library.lineages.path(window.lineage_id).unlink()
+    await purge_and_fail(bench, monkeypatch)
+    age(bench.home, bench.stack.vault.folder.path)
+    assert (await bench.manager.collect_garbage()).chunks == window.chunks
+    assert (records(bench), contents(bench)) == (set(), set())
+
+
+async def test_garbage_waits_for_a_receipt_that_cannot_be_read(bench: Bench) -> None:
+    await bench.frozen("paper")
+    await bench.manager.deletion.delete_window("paper")
+    [path] = (bench.home / "purged").iterdir()
+    path.write_bytes(b"{")
+    with pytest.raises(IndexCorruptError):
+        await bench.manager.collect_garbage()
+
+
+async def test_a_copy_of_the_index_that_cannot_be_cleared_is_told(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chunks = names(bench, await bench.frozen("paper"))
+
+    def busy(*_: object) -> None:
+        raise IndexBusyError("Another process has held the index.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cwm_jupyter.core.index.Index.forget_previous", busy)
+        report = await bench.manager.deletion.delete_window("paper")
+    assert (report.removed, report.copies_cleared, report.memory_cleared) == (True, False, True)
+    assert not chunks & records(bench)
+    [check] = (await bench.manager.deletion.verify()).checks
+    assert (check.purged_at, check.files) == (None, ["index.prev.json"])
+    await bench.manager.collect_garbage()
+    [check] = (await bench.manager.deletion.verify()).checks
+    assert (check.gone, check.memory_cleared) == (True, True)
 
 
 async def test_chunks_of_a_purge_that_died_in_between_are_found_by_their_salt(
@@ -334,7 +527,7 @@ async def test_chunks_of_a_purge_that_died_in_between_are_found_by_their_salt(
     assert contents(bench)
     age(bench.home, bench.stack.vault.folder.path)
     report = await bench.manager.collect_garbage()
-    assert (report.holds, report.leftovers) == (1, 3)
+    assert report.leftovers == 3
     assert report.chunks
     assert (records(bench), contents(bench)) == (set(), set())
 
