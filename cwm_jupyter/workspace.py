@@ -69,6 +69,7 @@ class Workspace:
         self._exit = ExitStack()
         self._portal: BlockingPortal | None = None
         self._lock = threading.Lock()
+        self._closing = threading.Lock()
 
     def reconfigure(self, settings: Settings) -> None:
         """Use other settings from the next piece of work on; what is under way keeps its own.
@@ -237,13 +238,20 @@ class Workspace:
         return await asyncio.wrap_future(self.start(work, *args))
 
     def close(self) -> None:
-        """Close the clients and end the background thread, once no session is being frozen."""
-        with self._lock:
+        """Close the clients and end the background thread, once no session is being frozen.
+
+        Work that is started meanwhile is not held up, and work that is started later begins another
+        thread.
+        """
+        with self._closing:
             if self._portal is not None:
                 self._portal.call(self.manager.autofreeze.finished)
-                self._portal.call(self.disconnect)
-            self._exit.close()
-            self._portal = None
+            with self._lock:
+                portal, self._portal = self._portal, None
+                ended = self._exit.pop_all()
+            if portal is not None:
+                portal.call(self.disconnect)
+            ended.close()
 
 
 async def _cancel(scope: anyio.CancelScope) -> None:

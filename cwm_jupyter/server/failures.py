@@ -11,7 +11,7 @@ from tornado.web import HTTPError
 
 from cwm_jupyter.errors import CWMError, ValidationError
 
-__all__ = ["RefusedError", "about", "document", "status_of"]
+__all__ = ["RefusedError", "about", "document", "ending", "status_of"]
 
 #: by code, else by category; all others are 500
 _STATUSES = {
@@ -53,6 +53,11 @@ class RefusedError(HTTPError):
         super().__init__(status, "%s", message)
         self.message = message
         self.context = context
+
+
+def ending() -> RefusedError:
+    """Return the refusal of what comes when the server is about to end."""
+    return RefusedError(503, "The server is ending; nothing is begun any more.")
 
 
 @contextmanager

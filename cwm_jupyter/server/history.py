@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from cwm_jupyter.core.models import Value
 from cwm_jupyter.core.statistics import Statistics
+from cwm_jupyter.server.failures import ending
 
 __all__ = ["History", "HistoryReport"]
 
@@ -52,6 +53,7 @@ class History:
         self._asking = asyncio.Lock()
         self._watched_until = 0.0
         self._sampler: asyncio.Task[None] | None = None
+        self._closed = False
 
     async def now(self) -> Statistics:
         """Return the figures of this moment, or those of a moment ago."""
@@ -67,7 +69,15 @@ class History:
         return HistoryReport(every_s=_EVERY_S, items=list(self._ring))
 
     def watch(self) -> None:
-        """Sample for a while, or for as long as somebody listens."""
+        """Sample for a while, or for as long as somebody listens.
+
+        Raises
+        ------
+        RefusedError
+            The server is ending.
+        """
+        if self._closed:
+            raise ending()
         self._watched_until = time.monotonic() + _WATCHED_S
         if self._sampler is None or self._sampler.done():
             self._sampler = asyncio.create_task(self._sample())
@@ -85,6 +95,7 @@ class History:
             await asyncio.sleep(_EVERY_S)
 
     def close(self) -> None:
-        """Stop sampling."""
+        """Stop sampling for good."""
+        self._closed = True
         if self._sampler is not None:
             self._sampler.cancel()

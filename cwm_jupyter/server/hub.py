@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from cwm_jupyter.server.failures import RefusedError
+from cwm_jupyter.server.failures import RefusedError, ending
 
 __all__ = ["Hub", "Subscription"]
 
@@ -70,6 +70,7 @@ class Hub:
         self._generation = generation
         self._subscriptions: set[Subscription] = set()
         self._watcher: asyncio.Task[None] | None = None
+        self._closed = False
 
     @property
     def listeners(self) -> int:
@@ -82,8 +83,10 @@ class Hub:
         Raises
         ------
         RefusedError
-            There are too many.
+            There are too many, or the server is ending.
         """
+        if self._closed:
+            raise ending()
         if len(self._subscriptions) >= _MAX_CLIENTS:
             raise RefusedError(503, f"{_MAX_CLIENTS} clients listen already; poll instead.")
         subscription = Subscription(self)
@@ -118,6 +121,7 @@ class Hub:
             await asyncio.sleep(_LOOK_S)
 
     def close(self) -> None:
-        """Send all clients away."""
+        """Send all clients away, and let none in any more."""
+        self._closed = True
         for subscription in list(self._subscriptions):
             subscription.close()

@@ -21,6 +21,8 @@ __all__ = ["JobView", "Jobs"]
 _LOG = logging.getLogger(__name__)
 _MAX_RUNNING = 16
 _MAX_KEPT = 100
+#: how long jobs that were asked to stop may take, and once more when they are cancelled (s)
+_STOP_S = 5.0
 #: how often clients are told of progress, at most (s)
 _TELL_S = 0.2
 
@@ -79,6 +81,7 @@ class Jobs:
         self._tell = tell
         self._kept: dict[str, _Kept] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     @property
     def running(self) -> int:
@@ -98,8 +101,10 @@ class Jobs:
         Raises
         ------
         RefusedError
-            Too many are running.
+            Too many are running, or the server is ending.
         """
+        if self._closed:
+            raise failures.ending()
         if self.running >= _MAX_RUNNING:
             raise RefusedError(429, f"{_MAX_RUNNING} jobs are running; wait until one has ended.")
         loop, id_ = asyncio.get_running_loop(), uuid.uuid4().hex[:16]
@@ -137,11 +142,16 @@ class Jobs:
         return view
 
     async def close(self) -> None:
-        """Ask all to stop, and wait until they have put everything in order."""
+        """Ask all to stop and give them time to put everything in order; cancel the others."""
+        self._closed = True
         for kept in self._kept.values():
             kept.job.cancel()
         if self._tasks:
-            await asyncio.wait(self._tasks)
+            _, late = await asyncio.wait(self._tasks, timeout=_STOP_S)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late, timeout=_STOP_S)
 
     def _require(self, id_: str) -> _Kept:
         kept = self._kept.get(id_)
@@ -158,20 +168,25 @@ class Jobs:
         """Await the work and keep how it ended."""
         try:
             report = await self._run(lambda workspace: work(workspace, kept.job))
-            kept.view = _view(kept).replace(
-                state="done", cancelling=False, result=report.to_dict(), ended_at=now()
-            )
+            self._ended(kept, state="done", cancelling=False, result=report.to_dict())
         except CancelledJobError as error:
-            kept.view = _view(kept).replace(
-                state="cancelled", error=error.to_dict(), ended_at=now()
-            )
+            self._ended(kept, state="cancelled", error=error.to_dict())
         except CWMError as error:
-            kept.view = _view(kept).replace(state="failed", error=error.to_dict(), ended_at=now())
+            self._ended(kept, state="failed", error=error.to_dict())
+        except asyncio.CancelledError:
+            cancelled = CancelledJobError(f"Cancelled: {kept.job.what}.")
+            self._ended(kept, state="cancelled", error=cancelled.to_dict())
+            raise
+        except RefusedError as error:  # the server's end came before the work's beginning
+            document = failures.document(error.status_code, error)
+            self._ended(kept, state="cancelled", error=document)
         except Exception as error:
             _LOG.exception("%s failed", kept.job.what)
-            kept.view = _view(kept).replace(
-                state="failed", error=failures.document(500, error), ended_at=now()
-            )
+            self._ended(kept, state="failed", error=failures.document(500, error))
+
+    def _ended(self, kept: _Kept, **how: Any) -> None:
+        """Keep how a job ended, and tell it."""
+        kept.view = _view(kept).replace(ended_at=now(), **how)
         self._tell(kept.view)
 
     def _told(self, kept: _Kept) -> None:

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from cwm_jupyter.core.portable import long_path
 from cwm_jupyter.core.statistics import statistics
+from cwm_jupyter.server.failures import ending
 from cwm_jupyter.server.history import History
 from cwm_jupyter.server.hub import Hub
 from cwm_jupyter.server.jobs import Jobs
@@ -29,6 +30,7 @@ class Service:
     def __init__(self) -> None:
         self._workspace: Workspace | None = None
         self._opening = asyncio.Lock()
+        self._closed = False
         self.hub = Hub(self.generation)
         self.jobs = Jobs(
             self.run, lambda job: self.hub.publish("job", job.to_dict(), f"job {job.id}")
@@ -43,10 +45,17 @@ class Service:
         """Return the workspace, opened at the first request.
 
         A home or a setting that is not right so fails the requests, and not the Jupyter server.
+
+        Raises
+        ------
+        RefusedError
+            The server is ending: connections that are still open go on asking.
         """
         async with self._opening:
-            if self._workspace is None:
+            if self._workspace is None and not self._closed:
                 self._workspace = await asyncio.to_thread(Workspace)
+            if self._workspace is None or self._closed:
+                raise ending()
             return self._workspace
 
     async def run(self, work: Callable[[Workspace], Awaitable[_T]]) -> _T:
@@ -70,6 +79,7 @@ class Service:
 
     async def close(self) -> None:
         """End everything, in order: clients, figures, jobs, and the manager at last."""
+        self._closed = True  # work would begin a thread anew, and nobody would end it
         self.hub.close()
         self.history.close()
         await self.jobs.close()

@@ -136,6 +136,29 @@ def test_closing_can_be_repeated_and_work_goes_on_after_it(workspace: Workspace)
     assert workspace.run(add, 1, 2) == 3
 
 
+def test_closing_waits_for_a_freeze_and_holds_up_nobody_else(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting, go_on = threading.Event(), threading.Event()
+
+    async def finished() -> None:
+        waiting.set()
+        await to_thread.run_sync(go_on.wait)
+
+    monkeypatch.setattr(workspace.manager.autofreeze, "finished", finished)
+    workspace.run(add, 1, 2)
+    closing = threading.Thread(target=workspace.close)
+    closing.start()
+    waiting.wait()
+    try:
+        assert workspace.start(add, 3, 4).result(30) == 7
+        assert closing.is_alive()
+    finally:
+        go_on.set()
+        closing.join()
+    assert not [thread for thread in threading.enumerate() if thread.name == "cwm"]
+
+
 def test_without_a_stack(workspace: Workspace) -> None:
     with pytest.raises(StackDownError, match="No stack is running") as caught:
         workspace.run(workspace.connect)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -82,12 +83,13 @@ async def test_jobs_are_bounded(service: Any, monkeypatch: pytest.MonkeyPatch) -
     async def quick(_workspace: Any, _job: Job) -> Done:
         return Done()
 
-    for _ in range(2):
-        service.jobs.start("wait", _until_cancelled)
+    begun = [service.jobs.start("wait", _until_cancelled) for _ in range(2)]
     with pytest.raises(RefusedError, match="2 jobs are running") as refused:
         service.jobs.start("wait", _until_cancelled)
     assert refused.value.status_code == 429
-    await service.jobs.close()
+    for job in begun:
+        service.jobs.cancel(job.id)
+    await _when(lambda: not service.jobs.running)
     for _ in range(5):
         service.jobs.start("quick", quick)
         await _when(lambda: not service.jobs.running)
@@ -101,6 +103,77 @@ async def test_a_server_with_jobs_is_not_idle(jp_serverapp: Any, service: Any) -
     assert extensions.any_activity()
     await service.jobs.close()
     assert not extensions.any_activity()
+
+
+async def test_a_job_that_does_not_stop_is_cancelled(
+    call: Any, service: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "_STOP_S", 0.05)
+    begun, ended = threading.Event(), threading.Event()
+
+    async def deaf(_workspace: Any, _job: Job) -> Done:
+        begun.set()
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            ended.set()
+        return Done()
+
+    started = service.jobs.start("wait", deaf)
+    await _when(begun.is_set)
+    await service.close()
+    assert ended.is_set()
+    job = (await call("GET", f"jobs/{started.id}")).document
+    assert (job["state"], job["error"]["code"]) == ("cancelled", "job.cancelled")
+
+
+async def test_a_job_that_the_end_overtakes_is_not_begun(call: Any, service: Any) -> None:
+    started = service.jobs.start("wait", _until_cancelled)
+    await service.close()
+    job = (await call("GET", f"jobs/{started.id}")).document
+    assert (job["state"], job["error"]["code"]) == ("cancelled", "http.service_unavailable")
+
+
+async def test_a_job_that_cannot_be_cancelled_keeps_no_server_from_ending(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(jobs, "_STOP_S", 0.01)
+    stubborn = asyncio.Event()
+
+    async def run(_work: Any) -> Done:
+        while not stubborn.is_set():
+            with suppress(asyncio.CancelledError):
+                await stubborn.wait()
+        return Done()
+
+    some = jobs.Jobs(run, lambda _view: None)
+    some.start("wait", _until_cancelled)
+    await some.close()
+    assert some.running == 1
+    stubborn.set()
+    await _when(lambda: not some.running)
+
+
+async def test_after_its_end_nothing_is_begun(call: Any, kept: Any, service: Any) -> None:
+    await kept.talk("paper")
+    await service.close()
+    for method, path, document in (
+        ("GET", "windows", None),
+        ("GET", "events", None),
+        ("GET", "history", None),
+        ("POST", "windows", {"name": "read", "session": "paper"}),
+    ):
+        answer = await call(method, path, document)
+        assert (answer.status, answer.document["code"]) == (503, "http.service_unavailable"), path
+        assert "is ending" in answer.document["message"]
+    for begin in (
+        lambda: service.jobs.start("wait", _until_cancelled),
+        service.hub.subscribe,
+        service.history.watch,
+    ):
+        with pytest.raises(RefusedError, match="is ending"):
+            begin()
+    assert not [thread for thread in threading.enumerate() if thread.name == "cwm"]
 
 
 async def test_the_stack_is_started_and_stopped(
