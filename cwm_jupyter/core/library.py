@@ -7,6 +7,7 @@ Layout of a home folder::
     sessions/ID.json        a session's transcript, replaced at each turn
     windows/ID.DIGEST.json  a window's manifest, bound to its index entry by its digest
     keys/LINEAGE.secret     a lineage's secret
+    keys/home.id            what the home is told apart by (`cwm_jupyter.core.identity`)
     keys/encryption.json    the key of what is encrypted (`cwm_jupyter.core.cipher`)
     audit/, keys/audit.*    what was changed, by whom (`cwm_jupyter.core.audit`)
 
@@ -16,6 +17,7 @@ encrypted where the user wants it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -155,21 +157,20 @@ class Library:
     def replace_manifest(self, manifest: Manifest, change: Callable[[Window], Window]) -> Window:
         """Give a window another manifest and change its entry; a crash leaves the old or the new.
 
-        The file's name holds the digest, so both exist until the index has named the new one.
+        The file's name holds the digest, so both exist. The old one stays for a day, for the
+        generation of the index before this one: see `cwm_jupyter.core.leftovers`.
         """
-        replaced: list[str] = []
-        digest = _digest(manifest)
-
-        def changed(window: Window) -> Window:
-            replaced.append(window.manifest_digest)
-            return change(window).replace(manifest_digest=digest)
-
         with self.index.transaction() as transaction:  # one writer at a time
-            self.write_manifest(manifest)
-            window = transaction.update_window(manifest.window_id, changed)
-        if replaced != [digest]:
-            remove(self._manifest_path(window.id, replaced[0]))
-        return window
+            digest = self.write_manifest(manifest)
+            return transaction.update_window(
+                manifest.window_id, lambda w: self._renamed(w, digest, change)
+            )
+
+    def _renamed(self, window: Window, digest: str, change: Callable[[Window], Window]) -> Window:
+        """Return a changed window's entry with another manifest; the old one's day begins."""
+        with suppress(OSError):
+            os.utime(self._manifest_path(window.id, window.manifest_digest))
+        return change(window).replace(manifest_digest=digest)
 
     def exchange(
         self,
@@ -178,6 +179,8 @@ class Library:
         change: Callable[[Window], Window],
     ) -> Window:
         """Exchange chunks in a window's present manifest, whoever else has changed that lately.
+
+        The manifest is replaced as in `replace_manifest`.
 
         Raises
         ------
@@ -193,12 +196,7 @@ class Library:
             if exchanged == manifest:
                 return transaction.update_window(window_id, change)
             digest = self.write_manifest(exchanged)
-            window = transaction.update_window(
-                window_id, lambda w: change(w).replace(manifest_digest=digest)
-            )
-        if digest != present.manifest_digest:
-            remove(self._manifest_path(window_id, present.manifest_digest))
-        return window
+            return transaction.update_window(window_id, lambda w: self._renamed(w, digest, change))
 
     def note_recomputed(self, lineage_id: str, new: Mapping[ChunkRef, ChunkRef]) -> None:
         """Note in all windows of a lineage that chunks were computed again, to other bytes.

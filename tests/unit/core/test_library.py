@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 from entries import make_session, make_window
 
 from cwm_jupyter.core import files
+from cwm_jupyter.core.leftovers import lost_files
 from cwm_jupyter.core.library import Library, Manifest
 from cwm_jupyter.core.models import ChunkRef, Fingerprint, Message, Probe, Session, Window
 from cwm_jupyter.core.transcript import Transcript
@@ -122,11 +125,33 @@ def test_a_manifest_of_a_newer_schema_is_refused(library: Library) -> None:
         library.manifest(window)
 
 
-def test_replacing_a_manifest_leaves_the_new_one_alone(library: Library, window: Window) -> None:
-    changed = manifest(digest="d2")
-    updated = library.replace_manifest(changed, lambda w: w.to("damaged"))
-    assert (updated.state, library.manifest(updated)) == ("damaged", changed)
-    assert len(list((library.home / "windows").iterdir())) == 1
+def replace(library: Library) -> Window:
+    return library.replace_manifest(manifest(digest="d2"), lambda w: w.to("damaged"))
+
+
+def exchange(library: Library) -> Window:
+    old, new = manifest().refs[0], manifest(digest="d2").refs[0]
+    return library.exchange("w1", {old: new}, lambda w: w.to("damaged"))
+
+
+@pytest.mark.parametrize("change", [replace, exchange])
+def test_a_manifest_that_was_replaced_stays_for_a_day(
+    library: Library, window: Window, change: Callable[[Library], Window]
+) -> None:
+    (first,) = (library.home / "windows").iterdir()
+    long_ago = time.time() - 2 * 86400
+    os.utime(first, (long_ago, long_ago))
+    updated = change(library)
+    assert (updated.state, library.manifest(updated).refs) == ("damaged", manifest("w1", "d2").refs)
+    assert (len(library.documents()), lost_files(library)) == (2, [])
+    library.index.path.write_bytes(b"{")  # what comes back names the first one
+    again = Library(library.home)
+    assert again.manifest(again.index.require_window("paper")) == manifest()
+    change(again)
+    os.utime(first, (long_ago, long_ago))
+    assert lost_files(again) == [first]
+    library.forget_manifests("w1")
+    assert library.documents() == []
 
 
 def test_a_crash_between_manifest_and_index_leaves_the_old_one(
