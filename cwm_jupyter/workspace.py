@@ -27,6 +27,7 @@ from cwm_jupyter.config import LMCacheSettings, Settings, VLLMSettings
 from cwm_jupyter.core.cancellation import Cancellation
 from cwm_jupyter.core.chunks import ChunkStore
 from cwm_jupyter.core.connection import ConnectedStack
+from cwm_jupyter.core.identity import home_id
 from cwm_jupyter.core.library import Library
 from cwm_jupyter.core.manager import Manager
 from cwm_jupyter.core.rotation import open_keyring
@@ -179,7 +180,7 @@ class Workspace:
             codec=storage.codec,
             quota_bytes=storage.quota_bytes,
             keyring=self.keyring,
-            home=str(self.settings.home.resolve()),
+            home=home_id(self.library.home),
         )
         return VaultStore(vault)
 

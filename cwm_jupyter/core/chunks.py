@@ -153,11 +153,13 @@ class ChunkStore(Protocol):
         """Read each chunk and compare it with what the freeze noted."""
         ...
 
-    async def hold(self, owner: str, keys: Sequence[ChunkKey]) -> None:
+    async def hold(
+        self, owner: str, keys: Sequence[ChunkKey], refs: Sequence[ChunkRef] = ()
+    ) -> None:
         """Keep chunks from eviction and deletion until `release`; a hold outlives the process.
 
         A second call of the same owner replaces the first; chunks may be held before they are
-        stored.
+        stored. The contents of `refs` are kept whether or not the keys mean them now.
         """
         ...
 

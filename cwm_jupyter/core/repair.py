@@ -26,7 +26,13 @@ from cwm_jupyter.core.models import ChunkRef, Window
 from cwm_jupyter.core.replay import Plan, Replay
 from cwm_jupyter.core.reports import Outcome, RepairReport
 from cwm_jupyter.core.verify import Verify, check_chunks, mark, window_keys
-from cwm_jupyter.errors import CWMError, EngineMismatchError, KVStoreError, WindowError
+from cwm_jupyter.errors import (
+    CWMError,
+    EngineMismatchError,
+    KVStoreError,
+    WindowError,
+    WindowNotFoundError,
+)
 
 __all__ = ["Repair"]
 
@@ -168,10 +174,15 @@ class Repair:
         for i, ref in new.items():
             if not await store.point(keys[i], ref):
                 raise KVStoreError("A chunk was gone as soon as it had been computed.")
-        await store.hold(self.window.id, keys)
+        await store.hold(self.window.id, keys, manifest.refs)
         await self.stack.forget([keys[i] for i in new])
         exchanged = {manifest.refs[i]: ref for i, ref in new.items() if ref != manifest.refs[i]}
-        self.window = await to_thread.run_sync(self._enter, manifest, exchanged)
+        try:
+            self.window = await to_thread.run_sync(self._enter, manifest, exchanged)
+        except WindowNotFoundError:  # purged meanwhile
+            await store.release(self.window.id)
+            await store.delete([keys[i] for i in new])
+            raise
 
     def _enter(self, manifest: Manifest, new: Mapping[ChunkRef, ChunkRef]) -> Window:
         def healed(window: Window) -> Window:

@@ -46,6 +46,7 @@ from cwm_jupyter.errors import (
     IndexCorruptError,
     KVStoreError,
     ProbeError,
+    WindowNotFoundError,
 )
 
 __all__ = ["Restoration", "Restore"]
@@ -352,7 +353,8 @@ class Restore:
     async def _heal(self, store: ChunkStore, chunks: _Chunks) -> None:
         """Have the recomputed chunks stored again, and note that their bytes are new.
 
-        Where that fails the window is marked damaged: the next thaw computes them again.
+        Where that fails the window is marked damaged: the next thaw computes them again. Of a
+        window that was purged meanwhile nothing stays.
         """
         self.job.stage("heal", total=len(chunks.bad), unit="chunks")
         keys = [chunks.keys[i] for i in chunks.bad]
@@ -369,10 +371,15 @@ class Restore:
             sealed = await store.seal(keys)
             if None in sealed:
                 raise KVStoreError("A chunk that was stored again is not read back as stored.")
-            await store.hold(self.window.id, chunks.every)  # the new contents too
+            # The new contents too, and the old ones for as long as the manifest names them.
+            await store.hold(self.window.id, chunks.every, self._manifest.refs)
         except CWMError:
             self.window = await to_thread.run_sync(self._mark_damaged)
             return
+        if await to_thread.run_sync(self.parts.library.index.get_window, self.window.id) is None:
+            await store.release(self.window.id)  # purged meanwhile
+            await store.delete(keys)
+            raise WindowNotFoundError(self.window.known_as)
         frozen = [self._manifest.refs[i] for i in chunks.bad]
         new = {old: ref for old, ref in zip(frozen, sealed, strict=True) if ref and ref != old}
         self.window = await to_thread.run_sync(self._mark_healed, new)

@@ -13,7 +13,7 @@ import logging
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -110,7 +110,7 @@ class Vault:
     keyring
         Encrypts what is new, if it is meant to, and opens what is encrypted.
     home
-        Whose holds are made here, and may be collected: several homes may share a vault.
+        Id of the home whose holds are made here, and may be collected: several may share a vault.
     """
 
     def __init__(
@@ -357,19 +357,20 @@ class Vault:
 
     # Holds and deletion
 
-    def hold(self, owner: str, keys: Sequence[ChunkKey]) -> None:
+    def hold(self, owner: str, keys: Sequence[ChunkKey], contents: Collection[str] = ()) -> None:
         """Keep chunks from eviction and deletion until `release`; durable when this returns.
 
         A second call of the same owner replaces the first. Chunks may be held before they are
-        stored.
+        stored. `contents` are kept whether or not the keys mean them now.
         """
         path = self.folder.hold(owner)
         with self.folder.locked():
             records = {self.name(key): self.record(key) for key in keys}
+            meant = {record.content for record in records.values() if record is not None}
             hold = Hold(
                 owner=owner,
                 records=list(records),
-                contents=sorted({r.content for r in records.values() if r is not None}),
+                contents=sorted(meant.union(contents)),
                 held_at=now(),
                 home=self.home,
             )

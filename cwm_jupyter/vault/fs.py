@@ -106,7 +106,9 @@ class FsStore:
         await to_thread.run_sync(self._read_ahead, keys)
         return await _each(lambda pair: self._verify(*pair, counter), pairs)
 
-    async def hold(self, owner: str, keys: Sequence[ChunkKey]) -> None:
+    async def hold(
+        self, owner: str, keys: Sequence[ChunkKey], refs: Sequence[ChunkRef] = ()
+    ) -> None:
         """Do nothing: the ``fs`` adapter evicts nothing."""
 
     async def release(self, owner: str) -> None:

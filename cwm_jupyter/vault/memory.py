@@ -61,7 +61,9 @@ class MemoryStore:
         found = await self.seal(keys, on_bytes)
         return [_check(mine, noted) for mine, noted in zip(found, refs, strict=True)]
 
-    async def hold(self, owner: str, keys: Sequence[ChunkKey]) -> None:
+    async def hold(
+        self, owner: str, keys: Sequence[ChunkKey], refs: Sequence[ChunkRef] = ()
+    ) -> None:
         """Keep chunks from deletion until `release`."""
         self._holds[owner] = frozenset(keys)
 

@@ -94,7 +94,7 @@ class Hold(Value, frozen=True, kw_only=True):
     records: list[_Name]
     contents: list[_Name]
     held_at: str
-    #: of whose index the owner is: several homes may share a vault
+    #: id of the home in whose index the owner is: several may share a vault
     home: str = ""
 
 

@@ -23,6 +23,7 @@ from cwm_jupyter.core.models import ChunkRef
 from cwm_jupyter.errors import ChunkCorruptError, KVStoreError, ResourceExhaustedError
 from cwm_jupyter.vault import upkeep
 from cwm_jupyter.vault.files import Found, Item, Vault
+from cwm_jupyter.vault.records import is_content
 from cwm_jupyter.vault.room import Garbage
 
 if TYPE_CHECKING:
@@ -117,9 +118,13 @@ class VaultStore:
         checked = await self._checked(keys, on_bytes, deep=True)
         return [_check(found, ref) for found, ref in zip(checked, refs, strict=True)]
 
-    async def hold(self, owner: str, keys: Sequence[ChunkKey]) -> None:
+    async def hold(
+        self, owner: str, keys: Sequence[ChunkKey], refs: Sequence[ChunkRef] = ()
+    ) -> None:
         """Keep chunks from eviction and deletion until `release`; durable when it returns."""
-        await _on_disk(self.vault.hold, owner, keys)
+        # A window that was frozen where files cannot be seen has refs without a digest.
+        contents = {ref.digest for ref in refs if is_content(ref.digest)}
+        await _on_disk(self.vault.hold, owner, keys, contents)
 
     async def renew_hold(
         self, owner: str, keys: Sequence[ChunkKey], refs: Sequence[ChunkRef]

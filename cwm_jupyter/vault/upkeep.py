@@ -63,7 +63,7 @@ def renew_hold(
             hold = None
         if hold is not None and wanted == set(hold.records) and set(contents) <= set(hold.contents):
             return False
-        vault.hold(owner, keys)
+        vault.hold(owner, keys, contents)
     return True
 
 

@@ -291,6 +291,22 @@ async def test_a_window_that_changed_meanwhile(
         await bench.manager.repair("paper", job=Job("repair", watch))
 
 
+async def test_a_window_that_was_purged_meanwhile_keeps_nothing(bench: Bench) -> None:
+    window = await bench.frozen("paper")
+    keys = keys_of(bench, window)
+    damage(bench, window, 1)
+    bench.stack.restart()
+
+    def watch(state: JobState) -> None:
+        if state.stage == "adopt" and bench.library.index.get_window(window.id):
+            bench.library.index.remove_window(window.id)
+
+    with pytest.raises(WindowNotFoundError):
+        await bench.manager.repair("paper", job=Job("repair", watch))
+    assert bench.stack.vault.holds() == {}
+    assert bench.stack.vault.lookup([keys[1]]) == [None]
+
+
 async def test_another_engine_is_refused(bench: Bench) -> None:
     window = await bench.frozen("paper")
     damage(bench, window, 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import httpx2
 import msgspec
 import pytest
 from bench import Bench
+from damage import keys_of
 
 from cwm_jupyter.core.job import Job, JobState
 from cwm_jupyter.core.models import Window
@@ -25,6 +26,7 @@ from cwm_jupyter.errors import (
     VLLMError,
     WindowNotFoundError,
 )
+from cwm_jupyter.vault.store import VaultStore
 
 NEXT = "And what else is there to see?"
 
@@ -140,7 +142,7 @@ async def test_a_corrupt_chunk_is_found_computed_again_and_healed(
     assert (report.probe.passed, report.probe.tolerance) == (True, 0.5)
     assert await answer(bench, "second") == expected
     assert bench.window("paper").state == "intact"
-    assert len(bench.manifests()) == 1
+    assert len(bench.manifests()) == 2  # the one before stays for a day
 
 
 @pytest.mark.covers("KV-009", "TT-005")
@@ -521,3 +523,60 @@ async def test_a_crash_while_healing_leaves_a_window_that_thaws(
     report = await bench.manager.thaw("paper")
     assert (report.chunks_corrupt, report.chunks_missing) == (0, 0)
     assert (report.chunks_recomputed, report.probe.passed) == (1, True)  # it has other bytes now
+
+
+def after_sealing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, work: Callable[[], Awaitable[object]]
+) -> None:
+    """Do something between the proof of healed chunks and the hold."""
+    seal = VaultStore.seal
+
+    async def sealed(*arguments: Any) -> Any:
+        refs = await seal(*arguments)
+        await work()
+        return refs
+
+    monkeypatch.setattr(VaultStore, "seal", sealed)
+
+
+async def test_healing_a_window_that_is_purged_meanwhile_leaves_nothing(
+    bench: Bench, impatient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window = await bench.frozen("paper")
+    keys = keys_of(bench, window)
+    chunk(bench, window, 1).unlink()
+    bench.stack.restart()
+
+    async def purge() -> None:
+        store = VaultStore(bench.stack.vault)
+        stored = await store.read(keys[1])
+        await bench.manager.remove_window("paper")
+        await bench.manager.purge(["paper"])
+        await store.write({keys[1]: stored})  # which a store under way would do
+
+    after_sealing(bench, monkeypatch, purge)
+    with pytest.raises(WindowNotFoundError):
+        await bench.manager.thaw("paper", as_session="back")
+    assert await sessions(bench) == ["paper"]
+    assert bench.stack.vault.holds() == {}
+    assert bench.stack.vault.lookup([keys[1]]) == [None]
+
+
+async def test_healing_keeps_frozen_contents_whose_records_are_lost(
+    bench: Bench, impatient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window = await bench.frozen("paper")
+    keys, refs = keys_of(bench, window), bench.library.manifest(window).refs
+    chunk(bench, window, 1).unlink()
+    bench.stack.restart()
+    vault = bench.stack.vault
+
+    async def lose() -> None:
+        vault.folder.record(vault.name(keys[0])).unlink()
+
+    after_sealing(bench, monkeypatch, lose)
+    await bench.manager.thaw("paper")
+    assert {ref.digest for ref in refs} <= set(vault.holds()[window.id].contents)
+    await bench.manager.collect_garbage()
+    assert content(bench, refs[0].digest).exists()
+    assert (await bench.manager.verify("paper")).windows[0].chunks_relinked == 1

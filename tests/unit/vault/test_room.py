@@ -310,3 +310,27 @@ def test_looking_at_holds_from_many_threads(vault: Vault) -> None:
     for thread in threads:
         thread.join()
     assert not errors
+
+
+def test_holds_of_other_homes_are_nobody_s_garbage(vault: Vault) -> None:
+    """Two machines may have a home of the same path; older releases noted that."""
+    path, old = vault.folder.path, time.time() - 2 * 24 * 3600
+    homes = {"mine": "ab" * 16, "theirs": "cd" * 16, "older": "/home/me", "oldest": ""}
+    for owner, home in homes.items():
+        Vault(path, home=home).hold(owner, keys(1))
+        os.utime(vault.folder.hold(owner), (old, old))
+    assert Vault(path, home="ab" * 16).room.collect(set()).holds == 1
+    assert sorted(vault.holds()) == ["older", "oldest", "theirs"]
+
+
+def test_a_hold_keeps_contents_that_its_keys_do_not_mean(vault: Vault) -> None:
+    one, other = keys(2)
+    put(vault, {one: noise(1), other: noise(2)})
+    kept = content_path(vault, other)
+    vault.hold("window", [one], [kept.stem])
+    record_path(vault, other).unlink()
+    assert vault.room.collect(None).contents == 0
+    assert set(vault.holds()["window"].contents) == {content_path(vault, one).stem, kept.stem}
+    vault.hold("window", [one])
+    assert vault.room.collect(None).contents == 1
+    assert not kept.exists()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from damage import flip
 
 from cwm_jupyter.core.chunks import ChunkKey
 from cwm_jupyter.core.cipher import Keyring
@@ -265,8 +266,7 @@ def test_what_is_damaged_is_put_aside_and_the_rest_goes_on(
 ) -> None:
     vault = Vault(tmp_path / "vault", keyring=keyring)
     a, b, c = fill(vault, 1, 2, 3)
-    path = vault.folder.content(content(vault, a))
-    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    flip(vault.folder.content(content(vault, a)))
     vault.folder.record(vault.name(b)).write_bytes(b"{")
     keyring.renew()
     assert reseal(vault, keyring) == 4  # two contents and two records
