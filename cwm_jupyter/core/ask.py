@@ -23,6 +23,7 @@ from anyio import to_thread
 
 from cwm_jupyter.core.answers import Answered, AskReport
 from cwm_jupyter.core.exchange import Exchange, check_sampling, reply
+from cwm_jupyter.core.index import Transaction
 from cwm_jupyter.core.job import Job
 from cwm_jupyter.core.lifetime import renewed
 from cwm_jupyter.core.models import Reply, Window, now
@@ -32,7 +33,12 @@ from cwm_jupyter.core.reference import Reference
 from cwm_jupyter.core.restore import Restoration, Restore
 from cwm_jupyter.core.transcript import Transcript
 from cwm_jupyter.core.unused import require_unused
-from cwm_jupyter.errors import CancelledJobError, CWMError, ValidationError
+from cwm_jupyter.errors import (
+    CancelledJobError,
+    CWMError,
+    ValidationError,
+    WindowNotFoundError,
+)
 
 __all__ = ["Questions"]
 
@@ -208,8 +214,14 @@ class _Batch:
 
     def _keep(self, name: str, branch: Transcript) -> None:
         session = self.restore.session(self.restored, name, "active", branch)
-        self.restore.parts.library.add_session(session, branch)
+        self.restore.parts.library.add_session(session, branch, self._require_window)
         self.kept.append(name)
+
+    def _require_window(self, transaction: Transaction) -> None:
+        """Refuse a branch of what was purged meanwhile: its lineage's secret went with it."""
+        window = self.restore.window
+        if transaction.get_window(window.id) is None:
+            raise WindowNotFoundError(window.known_as)
 
 
 def _check(questions: Sequence[str]) -> None:

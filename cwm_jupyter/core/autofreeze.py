@@ -64,6 +64,7 @@ class AutoFreeze:
     def __init__(self, parts: Parts, freeze: _Freeze) -> None:
         self._parts = parts
         self._freeze = freeze
+        #: by the session's id
         self._running: dict[str, _Running] = {}
 
     async def policy(self, session: str) -> PolicyReport:
@@ -110,7 +111,8 @@ class AutoFreeze:
         Returns
         -------
         AutoFreezeReport or None
-            None: it is not due any more, or the session is in its next turn already.
+            None: it is not due any more, it is being done already, or the session is in its next
+            turn.
 
         Raises
         ------
@@ -118,19 +120,22 @@ class AutoFreeze:
             As `Manager.freeze` does; the session is as it was, and it is due again after its next
             turn.
         """
-        running = self._running[session] = _Running(anyio.get_current_task().id)
+        # Looked up without a wait between: what begins from here on finds it running.
+        session_id = self._parts.library.index.require_session(session).id
+        if session_id in self._running:
+            return None
+        running = self._running[session_id] = _Running(anyio.get_current_task().id)
         try:
-            return await self._run(session, job)
+            return await self._run(session_id, job)
         except SessionBusyError:
             return None
         finally:
             running.ended.set()
-            if self._running.get(session) is running:
-                del self._running[session]
+            del self._running[session_id]
 
-    async def _run(self, name: str, job: Job | None) -> AutoFreezeReport | None:
+    async def _run(self, session_id: str, job: Job | None) -> AutoFreezeReport | None:
         library = self._parts.library
-        session = await to_thread.run_sync(library.index.require_session, name)
+        session = await to_thread.run_sync(library.index.require_session, session_id)
         policy = session.policy
         if policy is None or not await to_thread.run_sync(
             is_due, session, library.index.get_window
@@ -161,10 +166,9 @@ class AutoFreeze:
 
     async def settled(self, session: Session) -> None:
         """Wait until a session is not being frozen by itself, unless this task does it."""
-        for name in (session.id, session.name):
-            running = self._running.get(name)
-            if running is not None and running.task != anyio.get_current_task().id:
-                await running.ended.wait()
+        running = self._running.get(session.id)
+        if running is not None and running.task != anyio.get_current_task().id:
+            await running.ended.wait()
 
     async def finished(self) -> None:
         """Wait until no session is being frozen by itself."""

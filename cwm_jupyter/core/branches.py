@@ -147,6 +147,7 @@ class Branches:
                 tags=tags,
                 note=note,
                 version=1,
+                last_version=0,
                 superseded=False,
                 series_id=None,
                 pinned=False,

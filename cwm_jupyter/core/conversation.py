@@ -11,7 +11,7 @@ from anyio import to_thread
 from cwm_jupyter.core.connection import ConnectedStack
 from cwm_jupyter.core.exchange import Exchange, reply
 from cwm_jupyter.core.library import Library
-from cwm_jupyter.core.lifetime import renewed
+from cwm_jupyter.core.lifetime import refuse_expired, renewed
 from cwm_jupyter.core.models import Reply, Session, now
 from cwm_jupyter.core.policy import is_due
 from cwm_jupyter.core.transcript import Transcript
@@ -99,8 +99,7 @@ async def say(
     StateTransitionError
         The session has expired.
     """
-    if session.state != "active":
-        session.to("active")  # refuses before anything is generated
+    refuse_expired(session)
     transcript = await to_thread.run_sync(library.transcript, session)
     facts = await stack.facts()
     exchange = await Exchange.prepare(

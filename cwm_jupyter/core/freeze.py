@@ -21,7 +21,7 @@ from cwm_jupyter.core.chunks import ChunkKey, ChunkStore
 from cwm_jupyter.core.connection import ConnectedStack, EngineFacts
 from cwm_jupyter.core.job import Job
 from cwm_jupyter.core.library import Library, Manifest
-from cwm_jupyter.core.lifetime import lasting, renewed
+from cwm_jupyter.core.lifetime import lasting, refuse_expired, renewed
 from cwm_jupyter.core.models import (
     ChunkRef,
     FreezePlan,
@@ -89,8 +89,7 @@ class Freeze:
             The session has expired.
         """
         self.job.stage("look")
-        if self.session.state != "frozen":
-            self.session.to("frozen")  # refuses before anything is stored
+        refuse_expired(self.session)
         self._transcript = await to_thread.run_sync(self.library.transcript, self.session)
         if not self._transcript.turns:
             raise SessionEmptyError(f"The session {self.session.name!r} is empty.")

@@ -337,7 +337,7 @@ class Transaction(_Reader):
         return self.add_window(
             window.replace(
                 name=holder.name,
-                version=max(each.version for each in series) + 1,
+                version=max(each.numbered for each in series) + 1,
                 series_id=holder.series,
             )
         )
@@ -360,7 +360,13 @@ class Transaction(_Reader):
 
     def remove_window(self, window_id: str) -> None:
         """Remove a window's entry; see `Index.remove_window`."""
+        window = self.get_window(window_id)
         self._remove(_WINDOWS, window_id)
+        if window is None:
+            return
+        for other in self._series(window):
+            if other.numbered < window.numbered:
+                self._put(_WINDOWS, other.replace(last_version=window.numbered))
 
     def _add(self, kind: _Kind[_Entry], entry: _Entry) -> _Entry:
         check_id(entry.id, kind.what)
@@ -521,7 +527,7 @@ class Index(_Reader):
             return transaction.update_window(window_id, change)
 
     def remove_window(self, window_id: str) -> None:
-        """Remove a window's entry for good.
+        """Remove a window's entry for good; its version's number is not given again.
 
         Raises
         ------

@@ -11,8 +11,9 @@ from typing import TypeVar
 
 from cwm_jupyter.core.models import Session, Window, rfc3339
 from cwm_jupyter.core.query import duration_s
+from cwm_jupyter.errors import StateTransitionError
 
-__all__ = ["NEVER", "lasting", "overdue", "renewed", "ttl_s"]
+__all__ = ["NEVER", "lasting", "overdue", "refuse_expired", "renewed", "ttl_s"]
 
 _Entry = TypeVar("_Entry", Session, Window)
 
@@ -47,3 +48,19 @@ def renewed(entry: _Entry) -> _Entry:
 def overdue(entry: Session | Window, present: str) -> bool:
     """Return whether an entry's time was over at `present` (RFC 3339), pinned or not."""
     return entry.expires_at is not None and entry.expires_at <= present
+
+
+def refuse_expired(session: Session) -> None:
+    """Refuse to go on in a session that has expired: to be used it is brought back first.
+
+    Raises
+    ------
+    StateTransitionError
+        It has expired.
+    """
+    if session.state == "expired":
+        raise StateTransitionError(
+            f"The session {session.name!r} has expired.",
+            hint=f"Bring it back first, with cwm rm -s {session.name} --undo.",
+            session=session.name,
+        )

@@ -307,6 +307,8 @@ class Window(Value, frozen=True, kw_only=True):
     version: int = 1
     #: a newer version has the name: this one is found as ``NAME@vN``
     superseded: bool = False
+    #: the highest number of a version that was purged, where it is higher than the ones left
+    last_version: int = 0
     #: what the versions of one window share; null: the window's own id, see `series`
     series_id: str | None = None
     #: it stays, whatever `expires_at` says
@@ -320,6 +322,11 @@ class Window(Value, frozen=True, kw_only=True):
     def series(self) -> str:
         """What it shares with its other versions."""
         return self.series_id or self.id
+
+    @property
+    def numbered(self) -> int:
+        """The highest number of a version that its entry knows of."""
+        return max(self.version, self.last_version)
 
     @property
     def known_as(self) -> str:

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from anyio import to_thread
 
 from cwm_jupyter.core.answers import RewindReport
+from cwm_jupyter.core.index import Transaction
 from cwm_jupyter.core.library import Library
 from cwm_jupyter.core.lifetime import renewed
 from cwm_jupyter.core.models import now
 from cwm_jupyter.core.parts import Parts
 from cwm_jupyter.core.transcript import Transcript
 from cwm_jupyter.core.unused import require_unused, unused_name
-from cwm_jupyter.errors import CWMError, ValidationError
+from cwm_jupyter.errors import CWMError, SessionNotFoundError, ValidationError
 
 __all__ = ["Turns", "stem", "until"]
 
@@ -88,7 +89,12 @@ class Turns:
             expires_at=None,
         )
         branch = renewed(branch)
-        library.add_session(branch, transcript)
+
+        def require_source(transaction: Transaction) -> None:
+            if transaction.get_session(source.id) is None:  # purged meanwhile, with its secret
+                raise SessionNotFoundError(source.name)
+
+        library.add_session(branch, transcript, require_source)
         return RewindReport(session=branch, source=source, turn=turn)
 
 

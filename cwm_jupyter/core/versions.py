@@ -3,7 +3,8 @@
 They are a series. Of those that are not deleted the newest has the name, and the others are
 superseded: they are found as ``NAME@vN``. `cwm_jupyter.core.index` keeps it so whoever changes a
 window: where the newest is deleted the one before it has the name again, where it is brought back
-it takes the name back, and a new name goes to the whole series. No number is given twice.
+it takes the name back, and a new name goes to the whole series. No number is given twice, not even
+when the newest version was purged.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def placed(old: Window, new: Window, others: Sequence[Window]) -> Window:
     if new.state == "deleted":
         return new
     if old.superseded and old.state != "deleted":  # it has a name of its own from now on
-        return new.replace(series_id=new_id(), version=1, superseded=False)
+        return new.replace(series_id=new_id(), version=1, last_version=0, superseded=False)
     if old.state == "deleted" and others:  # they may have another name by now
         new = new.replace(name=others[0].name)
     return new.replace(superseded=any(other.version > new.version for other in others))

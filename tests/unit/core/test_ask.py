@@ -299,3 +299,17 @@ async def test_what_is_refused_before_anything_is_asked(
     with pytest.raises(StackDownError):
         await ask("paper", QUESTIONS)
     assert bench.window("paper") == window
+
+
+async def test_no_branch_is_kept_of_a_window_that_was_purged_meanwhile(bench: Bench) -> None:
+    window = await bench.frozen("paper")
+
+    def purge(state: JobState) -> None:
+        if state.stage == "answer" and not state.done and bench.library.index.get_window(window.id):
+            bench.library.index.remove_window(window.id)
+
+    before = bench.library.documents()
+    with pytest.raises(WindowNotFoundError):
+        await bench.manager.questions.ask("paper", QUESTIONS, keep="branch", job=Job("ask", purge))
+    assert [s.name for s in (await bench.manager.sessions()).items] == ["paper"]
+    assert bench.library.documents() == before

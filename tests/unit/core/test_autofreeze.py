@@ -164,3 +164,20 @@ async def test_a_freeze_that_fails_leaves_the_turn_and_is_tried_again(
         assert await bench.manager.autofreeze.run_unattended("chat") is not None
     assert "Froze the session chat by itself as chat-1" in caplog.text
     assert await bench.manager.autofreeze.run_unattended("chat") is None
+
+
+async def test_one_session_is_frozen_once_however_it_is_called(bench: Bench) -> None:
+    await ready(bench)
+    session = await bench.manager.session("chat")
+    reports: list[object] = []
+
+    async def freeze(name: str) -> None:
+        reports.append(await bench.manager.autofreeze.run(name))
+
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as group:
+            for name in (session.id, "chat", "CHAT"):
+                group.start_soon(freeze, name)
+    assert sum(report is not None for report in reports) == 1
+    assert windows(bench) == ["chat-1"]
+    assert not bench.manager.autofreeze._running

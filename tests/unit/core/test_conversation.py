@@ -226,13 +226,19 @@ async def test_a_turn_makes_a_thawed_session_active(bench: Bench) -> None:
     assert (await bench.talk(report.session, "And then?")).state == "active"
 
 
-async def test_an_expired_session_is_refused_before_anything_is_generated(bench: Bench) -> None:
-    await bench.frozen("talk")
+@pytest.mark.parametrize("before_that", ["active", "frozen"])
+async def test_an_expired_session_is_refused_before_anything_is_generated(
+    bench: Bench, before_that: str
+) -> None:
+    await bench.talk("talk")
+    if before_that == "frozen":
+        await bench.manager.freeze("paper", "talk")
     session = await bench.manager.session("talk")
     bench.library.index.update_session(session.id, lambda s: s.to("expired"))
     asked, before = len(bench.stack.prompts), bench.transcript(session)
-    with pytest.raises(StateTransitionError):
+    with pytest.raises(StateTransitionError, match="has expired") as refused:
         await bench.manager.say("talk", "And then?")
+    assert "cwm rm -s talk --undo" in (refused.value.hint or "")
     assert len(bench.stack.prompts) == asked
     assert bench.transcript(session) == before
 

@@ -7,6 +7,7 @@ import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import blake3
 import httpx2
@@ -194,11 +195,16 @@ async def test_what_cannot_be_frozen(bench: Bench) -> None:
     await assert_nothing_happened(bench, session)
 
 
-async def test_an_expired_session_is_refused_before_anything_is_stored(bench: Bench) -> None:
+@pytest.mark.parametrize("before_that", ["active", "frozen"])
+async def test_an_expired_session_is_refused_before_anything_is_stored(
+    bench: Bench, before_that: Literal["active", "frozen"]
+) -> None:
     session = await bench.talk("talk")
-    expired = bench.library.index.update_session(session.id, lambda s: s.to("expired"))
+    index = bench.library.index
+    index.update_session(session.id, lambda s: s.replace(state=before_that))
+    expired = index.update_session(session.id, lambda s: s.to("expired"))
     asked = len(bench.stack.calls)
-    with pytest.raises(StateTransitionError):
+    with pytest.raises(StateTransitionError, match="has expired"):
         await bench.manager.freeze("paper", "talk")
     assert len(bench.stack.calls) == asked
     await assert_nothing_happened(bench, expired)

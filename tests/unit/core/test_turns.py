@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import httpx2
 import pytest
@@ -384,3 +385,20 @@ async def test_a_window_that_is_gone_for_good_is_no_parent(bench: Bench) -> None
     await bench.talk("talk", OTHER)
     bench.library.index.remove_window(window.id)
     assert (await bench.manager.turns.rewind("talk", 2)).session.window_id is None
+
+
+async def test_no_branch_is_made_of_a_session_that_was_purged_meanwhile(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = await bench.talk("paper", *QUESTIONS)
+
+    def purge(*arguments: Any, **options: Any) -> Transcript:
+        bench.library.index.remove_session(session.id)
+        return until(*arguments, **options)
+
+    before = bench.library.documents()
+    monkeypatch.setattr("cwm_jupyter.core.turns.until", purge)
+    with pytest.raises(SessionNotFoundError):
+        await bench.manager.turns.rewind("paper", 1)
+    assert bench.library.index.all_sessions() == []
+    assert bench.library.documents() == before

@@ -249,3 +249,27 @@ class VersionsMachine(RuleBasedStateMachine):
 
 VersionsMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=25)
 TestVersions = VersionsMachine.TestCase
+
+
+async def test_the_number_of_a_purged_version_is_not_given_again(bench: Bench) -> None:
+    await bench.frozen("paper")
+    await update(bench, 2)
+    await bench.manager.remove_window("paper")
+    await bench.manager.remove_window("paper")
+    await bench.manager.purge()
+    assert bench.window("paper").version == 1
+    fourth = await update(bench)
+    assert (fourth.version, known(bench)) == (4, {"paper": "intact", "paper@v1": "intact"})
+    await bench.manager.remove_window("paper@v1")
+    await bench.manager.purge()
+    assert (await update(bench)).version == 5
+
+
+async def test_a_version_with_a_name_of_its_own_counts_anew(bench: Bench) -> None:
+    await bench.frozen("paper")
+    await update(bench, 2)
+    await bench.manager.remove_window("paper")
+    await bench.manager.purge()
+    renamed = await bench.manager.keeping.edit_window("paper@v1", name="other")
+    assert (renamed.version, renamed.last_version) == (1, 0)
+    assert (await update(bench)).version == 4
