@@ -20,6 +20,8 @@ from hypothesis import strategies as st
 from nasty import MARK, NASTY, nasty, turns_or_controls
 
 from cwm_jupyter import errors, present
+from cwm_jupyter.bench import show  # noqa: F401  (brings the form of its results)
+from cwm_jupyter.bench.rows import BenchResult
 from cwm_jupyter.core.models import Message, Page, Reply, Session, Value, Window
 from cwm_jupyter.core.printable import printable
 from cwm_jupyter.notebook.magics import split
@@ -115,6 +117,21 @@ def values_of(hint: Any) -> st.SearchStrategy[Any]:
     return simple[hint]
 
 
+#: a bench's machine is a dict, all of whose parts are always there
+_MACHINES = st.fixed_dictionaries(
+    {
+        "cpu": nasty,
+        "cores": st.integers(1, 99),
+        "flags": st.lists(nasty, max_size=2),
+        "memory_bytes": st.integers(1, 10**12),
+        "disk": nasty,
+        "bounds": st.just({f"{what}_bytes_per_s": 1e9 for what in ("read", "copy", "write")}),
+        "versions": st.dictionaries(nasty, nasty, max_size=2),
+        "notes": st.lists(nasty, max_size=2),
+    }
+)
+
+
 def structs(kind: type) -> st.SearchStrategy[Any]:
     fields = {}
     for name, hint in typing.get_type_hints(kind, include_extras=True).items():
@@ -127,6 +144,8 @@ def structs(kind: type) -> st.SearchStrategy[Any]:
                 lambda one: st.lists(structs(one), max_size=2)
             )
             fields[name] = listed
+        elif kind is BenchResult and name == "machine":
+            fields[name] = _MACHINES
         else:
             fields[name] = values_of(hint)
     return st.builds(kind, **fields)
