@@ -49,8 +49,8 @@ def test_freeze_thaw_clone_and_delete_by_clicks(
     lab.open(page, f"{name}.ipynb")
     lab.command(page, "notebook:run-all-cells")
     panel = page.locator(".cwm-panel")
-    panel.get_by_label("Name of the window").fill(name)
-    panel.get_by_label("Name of the window").press("Enter")
+    panel.get_by_label("Name of the window", exact=True).fill(name)
+    panel.get_by_label("Name of the window", exact=True).press("Enter")
     told(page, f"Froze {name} as {name}")
     assert index.require_window(name).proof.level == "verified"
 
@@ -120,7 +120,7 @@ def test_notebook_7_has_the_same_panel(stack: StackState, lab: Lab, page: Page, 
     lab.open(page, f"{name}.ipynb", place="notebooks")
     lab.command(page, "notebook:run-all-cells")
     panel = page.locator(".cwm-panel")
-    expect(panel.get_by_label("Session")).to_have_value(name, timeout=_PATIENCE_MS)
+    expect(panel.get_by_label("Session", exact=True)).to_have_value(name, timeout=_PATIENCE_MS)
     expect(panel.get_by_role("meter")).to_be_visible()
     page.set_viewport_size({"width": 420, "height": 900})
     page.wait_for_timeout(500)
