@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, Self
 
-from cwm_jupyter.core.models import Session, Value, Window
+from cwm_jupyter.core.models import Page, Session, Value, Window
 from cwm_jupyter.server.jobs import JobView
 
 __all__ = [
@@ -19,24 +19,37 @@ __all__ = [
 ]
 
 
-class WindowListing(Value, frozen=True, kw_only=True):
+class _Listing(Value, frozen=True, kw_only=True):
+    """A page of the index; `generation` is another one when that has changed."""
+
+    items: list[Any]
+    total: int
+    limit: int | None
+    offset: int
+    generation: str
+
+    @classmethod
+    def of(cls, page: Page, generation: str) -> Self:
+        """Return a page as it is answered."""
+        return cls(
+            items=page.items,
+            total=page.total,
+            limit=page.limit,
+            offset=page.offset,
+            generation=generation,
+        )
+
+
+class WindowListing(_Listing, frozen=True, kw_only=True):
     """A page of windows; `generation` is another one when the index has changed."""
 
     items: list[Window]
-    total: int
-    limit: int | None
-    offset: int
-    generation: str
 
 
-class SessionListing(Value, frozen=True, kw_only=True):
+class SessionListing(_Listing, frozen=True, kw_only=True):
     """A page of sessions; `generation` is another one when the index has changed."""
 
     items: list[Session]
-    total: int
-    limit: int | None
-    offset: int
-    generation: str
 
 
 class JobListing(Value, frozen=True, kw_only=True):

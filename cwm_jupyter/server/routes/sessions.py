@@ -14,13 +14,7 @@ async def listing(asked: Asked) -> SessionListing:
     """List sessions, filtered, sorted and by pages."""
     generation = await asked.service.generation()
     page = await asked.run(lambda w: w.manager.sessions(asked.query.query))
-    return SessionListing(
-        items=page.items,
-        total=page.total,
-        limit=page.limit,
-        offset=page.offset,
-        generation=generation,
-    )
+    return SessionListing.of(page, generation)
 
 
 async def one(asked: Asked) -> Value:

@@ -26,13 +26,7 @@ async def listing(asked: Asked) -> WindowListing:
     """List windows, filtered, sorted and by pages."""
     generation = await asked.service.generation()
     page = await asked.run(lambda w: w.manager.windows(asked.query.query))
-    return WindowListing(
-        items=page.items,
-        total=page.total,
-        limit=page.limit,
-        offset=page.offset,
-        generation=generation,
-    )
+    return WindowListing.of(page, generation)
 
 
 async def one(asked: Asked) -> Value:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -224,9 +225,17 @@ def test_what_is_not_text_is_refused(user: Path, project: Path) -> None:
         get_settings()
 
 
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root reads everything")
-def test_a_file_that_cannot_be_read(user: Path, project: Path) -> None:
-    private(user / "cwm.toml", "").chmod(0)
+def test_a_file_that_cannot_be_read(
+    user: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, opened = private(user / "cwm.toml", ""), Path.open
+
+    def refuse(self: Path, *arguments: Any, **options: Any) -> Any:
+        if self == path:  # the mode alone would not keep root out
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return opened(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(ConfigError, match="cannot be read: Permission denied"):
         get_settings()
 

@@ -249,6 +249,7 @@ def test_all_there_is_to_say_about_a_chunk(vault: Vault) -> None:
     assert (info.stored_bytes, info.used_at) == (None, None)
 
 
+@pytest.mark.parametrize("keyring", ["plain"], indirect=True)  # the fault looks at the bytes
 def test_one_chunk_that_cannot_be_stored_fails_alone(
     vault: Vault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -260,8 +261,6 @@ def test_one_chunk_that_cannot_be_stored_fails_alone(
             raise RuntimeError("a bug")
         return real(where, parts)
 
-    if vault.keyring is not None:
-        pytest.skip("the bytes are not seen")
     monkeypatch.setattr(disk, "write_temporary", write)
     twin = keys(1, salt="twin")[0]
     outcomes = stored(vault, {first: noise(1), second: noise(2), third: noise(3), twin: noise(2)})
