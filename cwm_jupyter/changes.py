@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cwm_jupyter.config.checks import Given, checked, shown
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["change", "configure", "write"]
 
 _lock = threading.Lock()
+#: how long another process may take to write a file
+_LOCK_S = 10.0
 
 
 def change(values: Mapping[str, Given], unset: Iterable[str] = ()) -> SettingsReport:
@@ -109,23 +112,42 @@ def write(file: SettingsFile, name: str, text: str | None) -> SettingsReport:
             hint=f"Change {name} there by hand.",
             field=name,
         )
-    old = path.read_bytes().decode("utf-8-sig") if path.exists() else ""
-    new = edited(old, name, value).encode()
-    given = given_in(file, new)
-    mode = path.stat().st_mode & 0o777 if path.exists() else 0o644 if file.project else 0o600
-    if not file.project:
-        check_mode(path, mode, given)
-    others = {n: one for n, one in layers.files.items() if n != name}
-    layers.with_files({**others, **given})  # is it right together with what else is given?
-    audit = Audit(layers.settings.home)
-    noted = None if text is None else _noted(name, text)
-    with audit.entry("settings", field=name, source=str(file.path), value=noted):
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_atomic(path, new, mode)
+    with _one_writer(layers.settings.home):
+        old = path.read_bytes().decode("utf-8-sig") if path.exists() else ""
+        new = edited(old, name, value).encode()
+        given = given_in(file, new)
+        mode = path.stat().st_mode & 0o777 if path.exists() else 0o644 if file.project else 0o600
+        if not file.project:
+            check_mode(path, mode, given)
+        others = {n: one for n, one in layers.files.items() if n != name}
+        layers.with_files({**others, **given})  # is it right together with what else is given?
+        audit = Audit(layers.settings.home)
+        noted = None if text is None else _noted(name, text)
+        with audit.entry("settings", field=name, source=str(file.path), value=noted):
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_atomic(path, new, mode)
     after = load_layers(files=find_files())
     winner = after.given().get(name)
     overridden = None if winner is None or winner in given.values() else winner.source
     return report(after, [name], written=file, overridden_by=overridden)
+
+
+@contextmanager
+def _one_writer(home: Path) -> Iterator[None]:
+    """Keep other processes from writing settings meanwhile: what they wrote would be lost."""
+    import filelock
+
+    from cwm_jupyter.core.files import make_private_dir
+
+    lock = filelock.FileLock(make_private_dir(home) / "settings.lock", timeout=_LOCK_S, mode=0o600)
+    try:
+        with lock:
+            yield
+    except filelock.Timeout:
+        raise ConfigError(
+            "Another process has been writing settings for a while.",
+            hint="Try again when it has ended.",
+        ) from None
 
 
 def _opened() -> Workspace | None:

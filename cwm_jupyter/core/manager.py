@@ -295,6 +295,7 @@ class Manager:
                     window=name,
                 )
             found = await self.session(session)
+            entry.names["session"] = found.name
             stack = await self._connect()
             stack.keeper()
             await self.autofreeze.settled(found)

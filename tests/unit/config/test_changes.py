@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import filelock
 import pytest
 from bench import QUESTION
 from fake_stack import FakeStack
@@ -15,7 +17,7 @@ import cwm_jupyter as cwm
 from cwm_jupyter import changes
 from cwm_jupyter.config import get_settings, load, set_settings
 from cwm_jupyter.config.checks import Given
-from cwm_jupyter.config.files import SettingsFile, project_file, user_file
+from cwm_jupyter.config.files import SettingsFile, project_file, read_file, user_file
 from cwm_jupyter.config.report import SettingsReport, matching, report
 from cwm_jupyter.config.schema import fields, value_of
 from cwm_jupyter.config.shared import get_layers
@@ -316,6 +318,31 @@ def test_what_is_wrong_is_not_written(
     with pytest.raises(error, match=said):
         changes.write(user_file(), name, text)
     assert not (user / "cwm.toml").exists()
+
+
+def test_what_several_write_at_once_is_all_kept(user: Path) -> None:
+    values = {"limits.max_tokens": "3", "limits.keep_versions": "2", "vllm.retries": "1"}
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda item: changes.write(user_file(), *item), values.items()))
+    assert {name: one.value for name, one in read_file(user_file()).items()} == {
+        "limits.max_tokens": 3,
+        "limits.keep_versions": 2,
+        "vllm.retries": 1,
+    }
+
+
+def test_who_cannot_have_the_file_alone_leaves_it(
+    user: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changes, "_LOCK_S", 0.01)
+    changes.write(user_file(), "limits.max_tokens", "3")
+    before = user_file().path.read_text()
+    with (
+        filelock.FileLock(get_settings().home / "settings.lock"),
+        pytest.raises(ConfigError, match="Another process"),
+    ):
+        changes.write(user_file(), "limits.max_tokens", "4")
+    assert user_file().path.read_text() == before
 
 
 def test_yaml_is_only_read(user: Path) -> None:

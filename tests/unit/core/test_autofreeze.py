@@ -82,6 +82,8 @@ async def test_names_that_are_taken_are_passed_over(bench: Bench) -> None:
     report = await bench.manager.autofreeze.run("chat")
     assert report is not None
     assert report.freeze.window.name == "chat-2"
+    log = bench.manager.audit.read(action="freeze")
+    assert log.records[-1].line.names == {"window": "chat-2", "session": "chat"}
 
 
 async def test_then_a_fresh_session_goes_on_under_the_same_rules(bench: Bench) -> None:
