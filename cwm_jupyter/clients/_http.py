@@ -6,7 +6,8 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from types import TracebackType
+from typing import Any, Self, TypeVar
 
 import anyio
 import httpx2
@@ -16,7 +17,7 @@ import stamina
 from cwm_jupyter.config import SecuritySettings, Settings, check_url
 from cwm_jupyter.errors import CWMError
 
-__all__ = ["QUICK_S", "Http", "Service"]
+__all__ = ["QUICK_S", "Client", "Http", "Service"]
 
 T = TypeVar("T")
 
@@ -300,3 +301,29 @@ def _salts(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for item in value:
             yield from _salts(item)
+
+
+class Client:
+    """What both clients are: a server's address, and connections to be closed at the end."""
+
+    _http: Http
+
+    @property
+    def url(self) -> str:
+        """Where the server listens."""
+        return self._http.url
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._http.aclose()

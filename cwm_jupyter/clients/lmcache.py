@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 from typing import Annotated, Any, Literal, Self
 
 import anyio
 import httpx2
 import msgspec
 
-from cwm_jupyter.clients._http import Http, Service
+from cwm_jupyter.clients._http import Client, Http, Service
 from cwm_jupyter.clients.metrics import CacheFigures, cache_figures
 from cwm_jupyter.core.chunks import ChunkKey, ChunkPage
 from cwm_jupyter.core.models import Value
@@ -160,7 +159,7 @@ _LMCACHE = Service(
 )
 
 
-class LMCacheClient:
+class LMCacheClient(Client):
     """One LMCache server, over HTTP; an async context manager, or close it with `aclose`.
 
     Parameters
@@ -204,26 +203,6 @@ class LMCacheClient:
             transport=transport,
         )
         self._prefetch_timeout_s = prefetch_timeout_s
-
-    @property
-    def url(self) -> str:
-        """Where the server listens."""
-        return self._http.url
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
-
-    async def aclose(self) -> None:
-        """Close all connections."""
-        await self._http.aclose()
 
     # --- the server -------------------------------------------------------------------------------
 

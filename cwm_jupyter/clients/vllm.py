@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import httpx2
 
-from cwm_jupyter.clients._http import Http, Service
+from cwm_jupyter.clients._http import Client, Http, Service
 from cwm_jupyter.clients._vllm_wire import (
     ChatAnswer,
     Completion,
@@ -65,7 +64,7 @@ _VLLM = Service(
 )
 
 
-class VLLMClient:
+class VLLMClient(Client):
     """One engine, over HTTP; an async context manager, or close it with `aclose`.
 
     Parameters
@@ -122,26 +121,6 @@ class VLLMClient:
             transport=transport,
         )
         self._model = model
-
-    @property
-    def url(self) -> str:
-        """Where the server listens."""
-        return self._http.url
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
-
-    async def aclose(self) -> None:
-        """Close all connections."""
-        await self._http.aclose()
 
     # --- the server -------------------------------------------------------------------------------
 
