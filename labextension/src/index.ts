@@ -1,10 +1,5 @@
 /** The plugins that JupyterLab finds here. */
-import type { JupyterFrontEndPlugin } from '@jupyterlab/application';
+import { api } from './api/plugin';
+import { settings } from './settings';
 
-const about: JupyterFrontEndPlugin<void> = {
-  id: 'cwm-jupyter:plugin',
-  autoStart: true,
-  activate: () => undefined
-};
-
-export default [about];
+export default [settings, api];
