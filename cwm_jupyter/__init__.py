@@ -157,6 +157,11 @@ def _jupyter_server_extension_points() -> list[dict[str, Any]]:
     return [{"module": "cwm_jupyter", "app": CWMServer}]
 
 
+def _jupyter_labextension_paths() -> list[dict[str, str]]:
+    """Tell ``jupyter-builder develop`` of the JupyterLab extension."""
+    return [{"src": "labextension", "dest": "cwm-jupyter"}]
+
+
 def load_ipython_extension(shell: InteractiveShell) -> None:
     """Load the magics, for ``%load_ext cwm_jupyter``."""
     from cwm_jupyter.notebook.extension import load

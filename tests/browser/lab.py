@@ -16,6 +16,7 @@ from pathlib import Path
 
 import httpx2
 import nbformat
+from extension import ROOT, ensure_built
 from playwright.sync_api import Browser, Page, Playwright
 
 __all__ = ["Lab", "browser", "running_lab", "shoot"]
@@ -71,7 +72,10 @@ class Lab:
 
 @contextmanager
 def running_lab(folder: Path, environ: dict[str, str]) -> Iterator[Lab]:
-    """Run JupyterLab, which serves Notebook 7 too, in a folder; stopped at the end."""
+    """Run JupyterLab, which serves Notebook 7 too, in a folder; stopped at the end.
+
+    It has the checkout's server extension and JupyterLab extension, as users get them.
+    """
     notebooks = folder / "notebooks"
     notebooks.mkdir(parents=True)
     private = {
@@ -88,6 +92,11 @@ def running_lab(folder: Path, environ: dict[str, str]) -> Iterator[Lab]:
     quiet = Path(private["JUPYTERLAB_SETTINGS_DIR"], "@jupyterlab", "apputils-extension")
     quiet.mkdir(parents=True)
     (quiet / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
+    extensions = Path(private["JUPYTER_DATA_DIR"], "labextensions")
+    extensions.mkdir(parents=True)
+    (extensions / "cwm-jupyter").symlink_to(ensure_built(), target_is_directory=True)
+    enabled = Path(private["JUPYTER_CONFIG_DIR"], "jupyter_server_config.d")
+    shutil.copytree(ROOT / "jupyter-config" / "server-config", enabled)
     token, port = secrets.token_hex(16), _free_port()
     log = (folder / "lab.log").open("wb")
     process = subprocess.Popen(
