@@ -269,6 +269,8 @@ class ThawNote(Value, frozen=True, kw_only=True):
     expected_cached_tokens: int
     complete: bool
     restore_s: float
+    #: what it was spent on; empty where it was not noted
+    stages_s: dict[str, float] = msgspec.field(default_factory=dict)
 
 
 class Window(Value, frozen=True, kw_only=True):

@@ -45,7 +45,10 @@ class Thaw:
         job.stage("session")
         await to_thread.run_sync(self._enter, restored, report)
         job.finish()
-        return report.replace(stages_s={s.name: s.seconds for s in job.state.stages})
+        return report.replace(stages_s=self._stages_s())
+
+    def _stages_s(self) -> dict[str, float]:
+        return {stage.name: stage.seconds for stage in self.restore.job.state.stages}
 
     def _enter(self, restored: Restoration, report: ThawReport) -> None:
         """Write the new session's transcript, then it and the window's use into the index."""
@@ -57,6 +60,7 @@ class Thaw:
             expected_cached_tokens=report.expected_cached_tokens,
             complete=report.complete,
             restore_s=report.restore_s,
+            stages_s=self._stages_s(),
         )
 
         def used(window: Window) -> Window:

@@ -27,6 +27,11 @@ class HistoryReport(Value, frozen=True, kw_only=True):
     every_s: float
     items: list[Statistics]
 
+    @property
+    def latest(self) -> str | None:
+        """When the newest of them was taken."""
+        return self.items[-1].at if self.items else None
+
 
 class History:
     """A ring of figures. It belongs to the server's event loop.

@@ -22,6 +22,7 @@ __all__ = [
     "LogsQuery",
     "SessionsQuery",
     "StartBody",
+    "ThawBody",
     "TreeQuery",
     "WindowsQuery",
 ]
@@ -127,6 +128,18 @@ class CloneBody(_Strict, frozen=True, kw_only=True):
         with about("name"):
             check_name(self.name)
         _check_kept(self.tags, "tags", self.note, None)
+
+
+class ThawBody(_Strict, frozen=True, kw_only=True):
+    """A session to be: see `cwm_jupyter.core.manager.Manager.thaw`."""
+
+    as_session: Name | None = None
+    recompute: bool = False
+
+    def __post_init__(self) -> None:
+        if self.as_session is not None:
+            with about("as_session"):
+                check_name(self.as_session, "session")
 
 
 class TreeQuery(_Strict, frozen=True, kw_only=True):

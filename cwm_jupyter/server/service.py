@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from cwm_jupyter.core.portable import long_path
 from cwm_jupyter.core.statistics import statistics
+from cwm_jupyter.server.drawings import Drawings
 from cwm_jupyter.server.failures import ending
 from cwm_jupyter.server.history import History
 from cwm_jupyter.server.hub import Hub
@@ -32,6 +33,7 @@ class Service:
         self._opening = asyncio.Lock()
         self._closed = False
         self.hub = Hub(self.generation)
+        self.drawings = Drawings()
         self.jobs = Jobs(
             self.run, lambda job: self.hub.publish("job", job.to_dict(), f"job {job.id}")
         )

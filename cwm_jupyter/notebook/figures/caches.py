@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import plotly.graph_objects as go
 
@@ -10,7 +11,7 @@ from cwm_jupyter.core.models import SessionStatus, Turn
 from cwm_jupyter.core.statistics import Statistics
 from cwm_jupyter.notebook.figures.base import COLOURS, figure, megabytes_axis, nothing
 
-__all__ = ["cache_by_tier", "context_used", "tokens_from_cache"]
+__all__ = ["cache_by_tier", "context_used", "hit_rate", "tokens_by_source", "tokens_from_cache"]
 
 
 def cache_by_tier(history: Sequence[Statistics]) -> go.Figure:
@@ -50,6 +51,88 @@ def cache_by_tier(history: Sequence[Statistics]) -> go.Figure:
 def _cache(one: Statistics, name: str) -> int | None:
     value: int | None = None if one.cache is None else getattr(one.cache, name)
     return value
+
+
+def hit_rate(history: Sequence[Statistics]) -> go.Figure:
+    """Draw the share of prompt tokens that came from a cache, between each two samples (%).
+
+    Gaps where nothing was asked meanwhile, or a figure was unavailable.
+
+    Parameters
+    ----------
+    history
+        In the order of time.
+    """
+    title = "Hit rate"
+    points: list[tuple[str, float | None]] = []
+    for earlier, later in pairwise(history):
+        steps = [_step(earlier, later, name) for name in _SOURCES]
+        asked = None if None in steps else sum(step or 0 for step in steps)
+        points.append((later.at, 100 * (asked - (steps[0] or 0)) / asked if asked else None))
+    if all(rate is None for _, rate in points):
+        return nothing(title, "No prompt was computed while this was watched.")
+    line = go.Scatter(
+        x=[at for at, _ in points],
+        y=[rate for _, rate in points],
+        mode="lines+markers",
+        line={"color": COLOURS["cache"]},
+        connectgaps=False,
+        hovertemplate="%{y:.1f} %<extra></extra>",
+    )
+    return figure(title, line, x="time (UTC)", y="% of prompt tokens", yaxis={"range": [0, 105]})
+
+
+def tokens_by_source(history: Sequence[Statistics]) -> go.Figure:
+    """Draw where the prompt tokens came from, summed up since the first sample.
+
+    Parameters
+    ----------
+    history
+        In the order of time.
+    """
+    title = "Prompt tokens: computed, or saved by a cache"
+    sums = [0] * len(_SOURCES)
+    rows: list[tuple[str, list[int]]] = []
+    for earlier, later in pairwise(history):
+        steps = [_step(earlier, later, name) for name in _SOURCES]
+        if None not in steps:
+            sums = [total + (step or 0) for total, step in zip(sums, steps, strict=True)]
+            rows.append((later.at, sums))
+    if not rows:
+        return nothing(title, "The engine's figures are unavailable: is a stack running?")
+    if not any(sums):
+        return nothing(title, "No prompt was computed while this was watched.")
+    layers = [
+        go.Scatter(
+            x=[at for at, _ in rows],
+            y=[values[number] for _, values in rows],
+            name=name,
+            mode="lines",
+            stackgroup="tokens",
+            line={"color": COLOURS[colour], "width": 1},
+            hovertemplate="%{y:,d} tokens<extra>" + name + "</extra>",
+        )
+        for number, (name, colour) in enumerate(_SOURCES.values())
+    ]
+    return figure(title, *layers, x="time (UTC)", y="tokens", hovermode="x unified")
+
+
+#: the engine's counters of prompt tokens by where they came from; what was computed comes first
+_SOURCES = {
+    "computed_tokens": ("computed", "computed"),
+    "local_cache_tokens": ("from the engine's cache", "engine"),
+    "external_cache_tokens": ("from LMCache", "cache"),
+}
+
+
+def _step(earlier: Statistics, later: Statistics, name: str) -> int | None:
+    """Return by how much a counter rose; an engine that was started anew counts from 0."""
+    if earlier.engine is None or later.engine is None:
+        return None
+    before, after = getattr(earlier.engine, name), getattr(later.engine, name)
+    if before is None or after is None:
+        return None
+    return int(after - before if after >= before else after)
 
 
 def tokens_from_cache(turns: Sequence[Turn]) -> go.Figure:

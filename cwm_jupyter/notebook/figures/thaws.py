@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from cwm_jupyter.core.models import ThawReport, Window
+from cwm_jupyter.core.models import ThawNote, ThawReport, Window
+from cwm_jupyter.core.overview import saved_s
 from cwm_jupyter.notebook.figures.base import COLOURS, figure, nothing
 
 __all__ = ["thaw_against_recompute", "thaw_waterfall"]
@@ -23,20 +24,21 @@ _STAGES = {
 }
 
 
-def thaw_waterfall(report: ThawReport, next_ttft_s: float | None = None) -> go.Figure:
+def thaw_waterfall(report: ThawReport | ThawNote, next_ttft_s: float | None = None) -> go.Figure:
     """Draw a thaw's stages one after the other, in seconds.
 
     Parameters
     ----------
     report
-        Of the thaw.
+        Of the thaw, or what its window remembers of it.
     next_ttft_s
         The next answer's first token after it (s), if it was measured.
     """
     stages = [(_STAGES.get(name, name), spent) for name, spent in report.stages_s.items()]
     if next_ttft_s is not None:
         stages.append(("next first token", next_ttft_s))
-    title = f"Thaw of {report.window}: {report.restore_s:.2f} s"
+    what = f"of {report.window}" if isinstance(report, ThawReport) else f"into {report.session}"
+    title = f"Thaw {what}: {report.restore_s:.2f} s"
     if not stages:
         return nothing(title, "Its stages were not measured.")
     names, starts, at = [], [], 0.0
@@ -93,7 +95,7 @@ def thaw_against_recompute(windows: Sequence[Window]) -> go.Figure:
     measured.sort(key=lambda one: one[1] - one[2], reverse=True)
     shown = measured[:_MOST]
     names = [window.known_as for window, _, _ in shown]
-    saved = sum(window.thaws * max(prefill - restore, 0) for window, prefill, restore in measured)
+    saved = sum(saved_s(window) or 0.0 for window, _, _ in measured)
     left = len(measured) - len(shown)
     return figure(
         f"{title}: {saved:,.0f} s saved so far" + (f" ({left:,} more not shown)" if left else ""),

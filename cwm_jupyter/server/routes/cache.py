@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from cwm_jupyter.core.overview import Overview, overview
 from cwm_jupyter.core.statistics import Statistics
 from cwm_jupyter.server.history import HistoryReport
 from cwm_jupyter.server.metrics import CONTENT_TYPE, exposition
 from cwm_jupyter.server.operation import Asked, Operation, Text
 
 __all__ = ["OPERATIONS"]
+
+
+async def whole(asked: Asked) -> Overview:
+    """Return all windows and sessions in a few figures."""
+    return await asked.run(lambda w: overview(w.manager.parts))
 
 
 async def figures(asked: Asked) -> Statistics:
@@ -39,6 +45,7 @@ async def metrics(asked: Asked) -> Text:
 _R = "cwm-statistics"
 
 OPERATIONS = (
+    Operation("GET", "overview", _R, whole, Overview, conditional=True),
     Operation("GET", "statistics", _R, figures, Statistics),
     Operation("GET", "history", _R, history, HistoryReport),
     Operation("GET", "metrics", _R, metrics, None, content_type=CONTENT_TYPE),

@@ -8,15 +8,16 @@ from collections.abc import Awaitable
 from anyio import to_thread
 
 from cwm_jupyter.core.job import Job
-from cwm_jupyter.core.models import FreezeReport, Value, Window, WindowStatus
+from cwm_jupyter.core.models import FreezeReport, ThawReport, Value, Window, WindowStatus
 from cwm_jupyter.core.names import name_key
-from cwm_jupyter.core.reports import VerifyReport
+from cwm_jupyter.core.reports import RepairReport, VerifyReport
+from cwm_jupyter.core.strip import ChunkStrip, strip
 from cwm_jupyter.core.warm import WarmReport, warm
 from cwm_jupyter.errors import WindowExistsError
 from cwm_jupyter.server.answers import WindowListing
 from cwm_jupyter.server.jobs import JobView
 from cwm_jupyter.server.operation import Asked, Operation
-from cwm_jupyter.server.requests import CloneBody, EditBody, FreezeBody, WindowsQuery
+from cwm_jupyter.server.requests import CloneBody, EditBody, FreezeBody, ThawBody, WindowsQuery
 from cwm_jupyter.workspace import Workspace
 
 __all__ = ["OPERATIONS", "REPORTS"]
@@ -120,6 +121,33 @@ async def prefetch(asked: Asked) -> JobView:
     )
 
 
+async def thaw(asked: Asked) -> JobView:
+    """Thaw a window into a new session; the job's result is a ThawReport."""
+    body: ThawBody = asked.body
+    name = asked.path["name"]
+    await _found(asked)
+
+    def work(workspace: Workspace, job: Job) -> Awaitable[Value]:
+        return workspace.manager.thaw(
+            name, as_session=body.as_session, recompute=body.recompute, job=job
+        )
+
+    return asked.start(f"thaw {name}", work)
+
+
+async def repair(asked: Asked) -> JobView:
+    """Compute a window's damaged chunks again; the job's result is a RepairReport."""
+    window = await _found(asked)
+    return asked.start(
+        f"repair {window.known_as}", lambda w, job: w.manager.repair(window.known_as, job=job)
+    )
+
+
+async def chunks(asked: Asked) -> ChunkStrip:
+    """Tell where each of a window's chunks is."""
+    return await asked.run(lambda w: strip(w.manager.parts, asked.path["name"]))
+
+
 async def _found(asked: Asked) -> Window:
     """Return the window in the path, before a job is begun for it."""
     index = (await asked.service.workspace()).library.index
@@ -139,6 +167,9 @@ OPERATIONS = (
     Operation("POST", f"{_ONE}/clone", _R, clone, Window, body=CloneBody, status=201),
     Operation("POST", f"{_ONE}/verify", _R, verify, JobView, status=202),
     Operation("POST", f"{_ONE}/prefetch", _R, prefetch, JobView, status=202),
+    Operation("POST", f"{_ONE}/thaw", _R, thaw, JobView, body=ThawBody, status=202),
+    Operation("POST", f"{_ONE}/repair", _R, repair, JobView, status=202),
+    Operation("GET", f"{_ONE}/chunks", _R, chunks, ChunkStrip),
 )
 #: what the jobs that begin here end with
-REPORTS = (FreezeReport, VerifyReport, WarmReport)
+REPORTS = (FreezeReport, RepairReport, ThawReport, VerifyReport, WarmReport)

@@ -109,6 +109,57 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/windows/{name}/thaw": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Thaw a window into a new session; the job's result is a ThawReport */
+        post: operations["windows_thaw"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/windows/{name}/repair": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Compute a window's damaged chunks again; the job's result is a RepairReport */
+        post: operations["windows_repair"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/windows/{name}/chunks": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Tell where each of a window's chunks is */
+        get: operations["windows_chunks"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/sessions": {
         parameters: {
             query?: never;
@@ -187,6 +238,23 @@ export interface paths {
         };
         /** Return where two windows part, and how many bytes they share */
         get: operations["lineage_compare"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/overview": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Return all windows and sessions in a few figures */
+        get: operations["cache_whole"];
         put?: never;
         post?: never;
         delete?: never;
@@ -582,6 +650,80 @@ export interface components {
             expected_cached_tokens: number;
             complete: boolean;
             restore_s: number;
+            /** @default {} */
+            stages_s: {
+                [key: string]: number;
+            };
+        };
+        /**
+         * RepairReport
+         * @description What a repair did.
+         *
+         *         `outcomes` has one entry a chunk: ``intact``, it was; ``relinked``, its record was lost and its
+         *         content was not; ``bit-equal``, computed again to the very bytes that the window had;
+         *         ``recomputed``, computed again to right, but other bytes. `turns_differed` are the turns whose
+         *         answers a greedy engine does not give again: they had been sampled. `also_intact` are other
+         *         windows that shared what was damaged, and have all their chunks again.
+         */
+        RepairReport: {
+            window: components["schemas"]["Window"];
+            outcomes: ("bit-equal" | "intact" | "recomputed" | "relinked")[];
+            chunks_intact: number;
+            chunks_relinked: number;
+            chunks_bit_equal: number;
+            chunks_recomputed: number;
+            turns_replayed: number;
+            turns_differed: number;
+            computed_tokens: number;
+            repair_s: number;
+            stages_s: {
+                [key: string]: number;
+            };
+            accepted_differences: string[];
+            /** @default [] */
+            also_intact: string[];
+        };
+        /**
+         * ThawReport
+         * @description What a thaw measured, and the session that it made.
+         */
+        ThawReport: {
+            window: string;
+            /** @default null */
+            turn: number | null;
+            tokens: number;
+            size_bytes: number | null;
+            chunks_expected: number;
+            chunks_found: number;
+            chunks_missing: number;
+            chunks_corrupt: number;
+            chunks_recomputed: number;
+            /** @default null */
+            chunks_read: number | null;
+            expected_cached_tokens: number;
+            cached_tokens: number | null;
+            recomputed_tokens: number | null;
+            recompute: boolean;
+            complete: boolean;
+            probe: components["schemas"]["ProbeResult"] | null;
+            restore_s: number;
+            stages_s: {
+                [key: string]: number;
+            };
+            accepted_differences: string[];
+            session: string;
+        };
+        /**
+         * ProbeResult
+         * @description A probe held against the one of the freeze.
+         *
+         *         `tolerance` is 0 where equality to the bit is due, else the allowed difference in nats.
+         */
+        ProbeResult: {
+            passed: boolean;
+            max_abs_logprob_diff: number | null;
+            tolerance: number;
+            repeated: boolean;
         };
         /**
          * VerifyReport
@@ -809,6 +951,30 @@ export interface components {
             note: string;
         };
         /**
+         * ThawBody
+         * @description A session to be: see `cwm_jupyter.core.manager.Manager.thaw`.
+         */
+        ThawBody: {
+            /** @default null */
+            as_session: string | null;
+            /** @default false */
+            recompute: boolean;
+        };
+        /**
+         * ChunkStrip
+         * @description A window's chunks in the order of its tokens.
+         *
+         *         `places` has one entry for each; with several workers it is that of the worst part. The last
+         *         `tail_tokens`, less than a chunk, are in none: they are kept as tokens. Which chunks are in
+         *         memory too LMCache does not tell.
+         */
+        ChunkStrip: {
+            window: string;
+            chunk_tokens: number;
+            tail_tokens: number;
+            places: ("disk" | "missing" | "other" | "recomputed" | "unknown")[];
+        };
+        /**
          * SessionListing
          * @description A page of sessions; `generation` is another one when the index has changed.
          */
@@ -1002,6 +1168,25 @@ export interface components {
             kind: string;
             a: string | number | boolean | null;
             b: string | number | boolean | null;
+        };
+        /**
+         * Overview
+         * @description What is kept, what it takes and what it has saved; what cannot be told is null.
+         *
+         *         `tokens` and `size_bytes` are those of all windows, each counted whole; `stored_bytes` is what
+         *         they take on the disk together, where equal chunks lie once. `saved_s` is null where no thaw was
+         *         measured.
+         */
+        Overview: {
+            windows: number;
+            damaged: number;
+            deleted: number;
+            sessions: number;
+            tokens: number;
+            size_bytes: number | null;
+            stored_bytes: number | null;
+            thaws: number;
+            saved_s: number | null;
         };
         /**
          * Statistics
@@ -1725,6 +1910,130 @@ export interface operations {
             };
         };
     };
+    windows_thaw: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ThawBody"];
+            };
+        };
+        responses: {
+            /** @description Accepted: follow the job. */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JobView"];
+                };
+            };
+            /** @description The request is refused. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description It could not be done. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    windows_repair: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Accepted: follow the job. */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JobView"];
+                };
+            };
+            /** @description The request is refused. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description It could not be done. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    windows_chunks: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Success. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ChunkStrip"];
+                };
+            };
+            /** @description The request is refused. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description It could not be done. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
     sessions_listing: {
         parameters: {
             query?: {
@@ -1960,6 +2269,51 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["Comparison"];
                 };
+            };
+            /** @description The request is refused. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description It could not be done. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    cache_whole: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Success. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Overview"];
+                };
+            };
+            /** @description The index has not changed. */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             /** @description The request is refused. */
             "4XX": {

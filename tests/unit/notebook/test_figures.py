@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 import pytest
 from entries import make_session, make_window
 
-from cwm_jupyter.clients.metrics import CacheFigures
+from cwm_jupyter.clients.metrics import CacheFigures, EngineFigures
 from cwm_jupyter.core.family import Tree, TreeNode
 from cwm_jupyter.core.models import (
     Message,
@@ -228,3 +228,38 @@ def test_an_empty_figure_says_why(empty: go.Figure) -> None:
     assert not empty.data
     assert empty.layout.annotations[0].text
     assert json.loads(said(empty))["layout"]["paper_bgcolor"] == "rgba(0,0,0,0)"
+
+
+def counted(second: int, computed: int | None, local: int = 0, external: int = 0) -> Statistics:
+    engine = EngineFigures(
+        computed_tokens=computed, local_cache_tokens=local, external_cache_tokens=external
+    )
+    return moment(second).replace(engine=engine)
+
+
+def test_the_hit_rate_is_that_between_two_samples() -> None:
+    history = [counted(0, 100), counted(5, 110, 30), counted(10, 110, 30), counted(15, None)]
+    [line] = figures.hit_rate(history).data
+    assert list(line.y) == [75.0, None, None]
+    for nothing in ([], history[:1], history[1:3]):
+        assert "No prompt" in figures.hit_rate(nothing).layout.annotations[0].text
+
+
+def test_tokens_by_source_are_summed_over_a_new_start_of_the_engine() -> None:
+    history = [counted(0, 100, 5), counted(5, 110, 30, 7), counted(10, 20, 1)]
+    computed, local, external = figures.tokens_by_source(history).data
+    assert [list(layer.y) for layer in (computed, local, external)] == [[10, 30], [25, 26], [7, 7]]
+    assert (
+        "unavailable" in figures.tokens_by_source([counted(0, None)] * 2).layout.annotations[0].text
+    )
+    assert "No prompt" in figures.tokens_by_source([counted(0, 1)] * 2).layout.annotations[0].text
+
+
+def test_a_noted_thaw_has_a_waterfall() -> None:
+    [note] = thawed("paper", 2.0, 0.5).last_thaws
+    drawn = figures.thaw_waterfall(
+        note.replace(stages_s={"load": 0.2, "take into the engine": 0.3})
+    )
+    assert list(drawn.data[0].base) == [0.0, 0.2]
+    assert drawn.layout.title.text == "Thaw into s: 0.50 s"
+    assert "not measured" in figures.thaw_waterfall(note).layout.annotations[0].text

@@ -159,6 +159,10 @@ class Home:
         await self.talk(name)
         await self._service.run(lambda w: w.manager.freeze(name, name))
 
+    async def thawed(self, name: str, session: str) -> None:
+        """Thaw a window into a session of this name."""
+        await self._service.run(lambda w: w.manager.thaw(name, as_session=session))
+
     async def ended(self, job: dict[str, Any]) -> dict[str, Any]:
         """Wait until a job has ended."""
         while job["state"] == "running":

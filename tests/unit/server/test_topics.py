@@ -31,6 +31,7 @@ from cwm_jupyter.errors import (
 )
 from cwm_jupyter.server.app import CWMServer
 from cwm_jupyter.server.failures import status_of
+from cwm_jupyter.server.routes import figures
 from cwm_jupyter.stack import state
 from cwm_jupyter.stack.state import StackState
 
@@ -119,6 +120,9 @@ _FIGURES: list[tuple[str, dict[str, str]]] = [
     ("context_used", {"session": "one"}),
     ("family_tree", {}),
     ("family_tree", {"window": "one"}),
+    ("hit_rate", {}),
+    ("tokens_by_source", {}),
+    ("thaw_waterfall", {"window": "one"}),
     ("thaw_against_recompute", {}),
     ("tokens_from_cache", {"window": "one"}),
     ("tokens_from_cache", {"session": "one"}),
@@ -130,16 +134,57 @@ _NO_FIGURES: list[tuple[str, dict[str, str], int]] = [
     ("tokens_from_cache", {"window": "a", "session": "b"}, 400),
     ("family_tree", {"window": "no"}, 404),
     ("__class__", {}, 404),
-    ("thaw_waterfall", {}, 404),
+    ("thaw_waterfall", {}, 400),
+    ("thaw_waterfall", {"window": "no"}, 404),
 ]
 
 
 async def test_figures_are_plotly_json(call: Any, kept: Any) -> None:
     await kept.frozen("one")
+    await kept.thawed("one", "again")
     for name, params in _FIGURES:
         answer = await call("GET", f"figures/{name}", params=params)
         assert answer.status == 200, name
         assert {"data", "layout"} <= answer.document.keys(), name
+
+
+async def test_a_figure_is_drawn_once_until_something_changes(
+    call: Any, kept: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await kept.frozen("one")
+    drawn = []
+    real = figures._draw
+
+    async def draw(asked: Any, name: str) -> str:
+        drawn.append(name)
+        return await real(asked, name)
+
+    monkeypatch.setattr(figures, "_draw", draw)
+    first = [await call("GET", "figures/family_tree") for _ in range(3)]
+    assert len({answer.body for answer in first}) == 1
+    assert drawn == ["family_tree"]
+    await call("POST", "windows/one/clone", {"name": "two"})
+    assert b"two" in (await call("GET", "figures/family_tree")).body
+    assert drawn == ["family_tree"] * 2
+    for _ in range(2):  # what failed is tried again
+        assert (await call("GET", "figures/context_used")).status == 400
+    assert drawn == ["family_tree"] * 2 + ["context_used"] * 2
+
+
+async def test_the_overview_counts_all(call: Any, kept: Any) -> None:
+    empty = (await call("GET", "overview")).document
+    assert (empty["windows"], empty["saved_s"]) == (0, None)
+    await kept.frozen("one")
+    await kept.frozen("gone")
+    await call("DELETE", "windows/gone")
+    await kept.thawed("one", "again")
+    answer = await call("GET", "overview")
+    told = answer.document
+    counted = [told[name] for name in ("windows", "damaged", "deleted", "thaws", "sessions")]
+    assert counted == [1, 0, 1, 1, 3]
+    assert told["tokens"] > 0
+    known = {"If-None-Match": answer.headers["ETag"]}
+    assert (await call("GET", "overview", headers=known)).status == 304
 
 
 async def test_figures_that_cannot_be_drawn(call: Any) -> None:

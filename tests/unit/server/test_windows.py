@@ -73,6 +73,46 @@ async def test_clone_verify_prefetch(call: Any, kept: Any) -> None:
     assert (await call("GET", "sessions")).document["total"] == 1
 
 
+async def test_a_window_is_thawed_by_a_job(call: Any, kept: Any) -> None:
+    await kept.frozen("one")
+    begun = await call("POST", "windows/one/thaw", {"as_session": "again"})
+    assert begun.status == 202
+    job = await kept.ended(begun.document)
+    assert job["state"] == "done", job
+    assert (job["result"]["session"], job["result"]["complete"]) == ("again", True)
+    assert (await call("GET", "sessions/again")).status == 200
+    [note] = (await call("GET", "windows/one")).document["window"]["last_thaws"]
+    assert note["stages_s"].keys() == {"check", "load", "take into the engine"}
+    taken = await kept.ended(
+        (await call("POST", "windows/one/thaw", {"as_session": "one"})).document
+    )
+    assert taken["error"]["code"] == "session.exists"
+    assert (await call("POST", "windows/no/thaw", {})).status == 404
+    wrong = await call("POST", "windows/one/thaw", {"as_session": "a/b"})
+    assert (wrong.status, wrong.document["context"]["field"]) == (400, "as_session")
+
+
+async def test_where_chunks_are_is_told_and_they_are_repaired(
+    call: Any, kept: Any, service: Any
+) -> None:
+    await kept.frozen("one")
+    strip = (await call("GET", "windows/one/chunks")).document
+    window = (await call("GET", "windows/one")).document["window"]
+    assert strip["places"] == ["disk"] * window["chunks"]
+    assert window["tokens"] == window["chunks"] * strip["chunk_tokens"] + strip["tail_tokens"]
+    parts = (await service.workspace()).manager.parts
+    manifest = parts.library.manifest(parts.library.index.require_window("one"))
+    parts.store.vault.folder.content(manifest.refs[-1].digest).unlink()
+    places = (await call("GET", "windows/one/chunks")).document["places"]
+    assert places[-1] == "missing"
+    job = await kept.ended((await call("POST", "windows/one/repair")).document)
+    assert job["state"] == "done", job
+    places = (await call("GET", "windows/one/chunks")).document["places"]
+    assert set(places) <= {"disk", "recomputed"}
+    assert (await call("GET", "windows/no/chunks")).status == 404
+    assert (await call("POST", "windows/no/repair")).status == 404
+
+
 async def test_what_is_plainly_wrong_begins_no_job(call: Any, kept: Any) -> None:
     await kept.frozen("one")
     taken = await call("POST", "windows", {"name": "one", "session": "one"})
