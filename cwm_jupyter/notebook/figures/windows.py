@@ -111,6 +111,7 @@ def family_tree(tree: Tree) -> go.Figure:
             "opacity": 1,
             "line": {"width": 2, "color": [_colour(node) for node in nodes]},
         },
+        customdata=[node.window_id for node in nodes],
         hovertext=[_told(node) for node in nodes],
         hovertemplate="%{hovertext}<extra></extra>",
     )

@@ -4,11 +4,13 @@ import type { components } from './schema';
 type Schemas = components['schemas'];
 
 export type AuditReport = Schemas['AuditReport'];
+export type ChunkStrip = Schemas['ChunkStrip'];
 export type FreezeReport = Schemas['FreezeReport'];
 export type HistoryReport = Schemas['HistoryReport'];
 export type JobListing = Schemas['JobListing'];
 export type JobView = Schemas['JobView'];
 export type LogTail = Schemas['LogTail'];
+export type Overview = Schemas['Overview'];
 export type Session = Schemas['Session'];
 export type SessionStatus = Schemas['SessionStatus'];
 export type StackStatus = Schemas['StackStatus'];
