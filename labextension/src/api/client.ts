@@ -67,6 +67,7 @@ export class Client {
     const response = await this.fetch(this.url(path), {
       method: 'GET',
       headers: { Accept: 'text/event-stream' },
+      cache: 'no-cache',
       signal
     });
     if (!response.ok) {
@@ -85,7 +86,7 @@ export class Client {
       method,
       headers: { ...headers, ...(body && { 'Content-Type': 'application/json' }) },
       body: body && JSON.stringify(body),
-      cache: 'no-store'
+      cache: 'no-cache' // with Lab's own 'no-store' each URL would get a parameter that is none
     });
     if (response.status === 304) {
       return { value: null, etag: response.headers.get('ETag') };

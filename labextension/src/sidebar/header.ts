@@ -15,7 +15,7 @@ export class Header extends Widget {
     this.search = this.makeSearch();
     const row = document.createElement('div');
     row.className = 'cwm-Header-row';
-    row.append(this.makeSort(), this.direction, this.makeTagChoice(), this.makeDeleted());
+    row.append(this.makeSort(), this.direction, this.makeTagChoice());
     this.chips.className = 'cwm-Header-chips';
     this.node.append(this.search, row, this.chips);
     this.direction.type = 'button';
@@ -84,21 +84,6 @@ export class Header extends Widget {
       this.refresh();
     };
     return this.tags;
-  }
-
-  private makeDeleted(): HTMLButtonElement {
-    const button = document.createElement('button');
-    button.type = 'button';
-    button.className = 'cwm-Button cwm-mod-last';
-    button.textContent = this.trans.__('Deleted');
-    button.title = this.trans.__('Show deleted windows, too');
-    button.setAttribute('aria-pressed', 'false');
-    button.onclick = () => {
-      const deleted = !this.model.filter.deleted;
-      button.setAttribute('aria-pressed', String(deleted));
-      this.model.change({ deleted });
-    };
-    return button;
   }
 
   private refresh(): void {

@@ -33,7 +33,8 @@ export class Sidebar extends Widget {
     this.notes.addClass('cwm-Notes');
     this.instead.addClass('cwm-Instead');
     this.status.addClass('cwm-Status');
-    this.status.node.setAttribute('role', 'status');
+    this.count.setAttribute('role', 'status');
+    this.status.node.append(this.count, this.makeDeleted());
     const layout = new PanelLayout();
     for (const part of [this.header, this.notes, this.list, this.instead, this.status]) {
       layout.addWidget(part);
@@ -107,6 +108,16 @@ export class Sidebar extends Widget {
     this.cwm.windows.show(null);
   }
 
+  private makeDeleted(): HTMLElement {
+    const { windows, trans } = this.cwm;
+    const label = document.createElement('label');
+    const box = document.createElement('input');
+    box.type = 'checkbox';
+    box.onchange = () => windows.change({ deleted: box.checked });
+    label.append(box, trans.__('Show deleted'));
+    return label;
+  }
+
   private heard(_: unknown, { running }: Statistics): void {
     if (running !== this.running) {
       this.running = running;
@@ -137,10 +148,9 @@ export class Sidebar extends Widget {
     this.shown = key;
     this.tellNotes(instead === null && error !== null ? told(error) : null);
     const total = windows.total;
-    const count =
-      total === null || instead !== null ? '' : trans._n('%1 window', '%1 windows', total);
-    if (this.status.node.textContent !== count) {
-      this.status.node.textContent = count;
+    const count = total === null ? '' : trans._n('%1 window', '%1 windows', total);
+    if (this.count.textContent !== count) {
+      this.count.textContent = count;
     }
     this.status.setHidden(total === null || this.version.problem !== null);
   }
@@ -232,6 +242,7 @@ export class Sidebar extends Widget {
   private readonly notes = new Widget();
   private readonly instead = new Widget();
   private readonly status = new Widget();
+  private readonly count = document.createElement('span');
   private watching: IDisposable | null = null;
   private ages: ReturnType<typeof setInterval> | undefined;
   private running: boolean | null = null;
