@@ -158,6 +158,7 @@ export class WindowList extends Widget {
   }
 
   private filtered(): void {
+    this.wanted = -1;
     this.node.scrollTop = 0;
     for (const { node } of this.rows.values()) {
       node.remove();
@@ -167,13 +168,18 @@ export class WindowList extends Widget {
 
   /** Where the chosen window has gone, what stands in its place is chosen. */
   private keepChoice(): void {
+    const wanted = this.wanted < 0 ? null : this.model.at(this.wanted);
+    if (wanted !== null) {
+      this.wanted = -1; // it is fetched now
+      this.model.current = wanted;
+    }
     const { current, total } = this.model;
     if (current === null || total === null) {
       return;
     }
     const place = this.model.placeOf(current.id);
     if (place >= 0) {
-      this.chosen = place;
+      this.chosen = this.wanted < 0 ? place : this.chosen;
       this.chosenId = current.id;
     } else if (this.chosenId !== current.id) {
       return; // a new one, which is not fetched yet
@@ -205,10 +211,8 @@ export class WindowList extends Widget {
     } else if (top + ROW_PX > scrollTop + clientHeight) {
       this.node.scrollTop = top + ROW_PX - clientHeight;
     }
-    const window = this.model.at(this.chosen);
-    if (window !== null) {
-      this.model.current = window;
-    }
+    this.wanted = this.chosen;
+    this.keepChoice();
     this.draw();
   }
 
@@ -217,7 +221,7 @@ export class WindowList extends Widget {
       return;
     }
     const page = Math.max(Math.floor(this.node.clientHeight / ROW_PX) - 1, 1);
-    const at = this.place() >= 0 ? this.place() : this.chosen;
+    const at = this.wanted >= 0 || this.place() < 0 ? this.chosen : this.place();
     const to: Record<string, number> = {
       ArrowDown: at + 1,
       ArrowUp: at - 1,
@@ -294,6 +298,8 @@ export class WindowList extends Widget {
   private sized: ResizeObserver | null = null;
   private frame = 0;
   private chosen = -1;
+  /** A place that was gone to and is not fetched yet; -1: none. */
+  private wanted = -1;
   private chosenId: string | null = null;
 }
 
