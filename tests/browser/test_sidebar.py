@@ -1,4 +1,4 @@
-"""The sidebar in a real browser, in JupyterLab and Notebook 7: windows in an index, and no stack."""
+"""The sidebar in a real browser, in JupyterLab and Notebook 7: windows, and no stack."""
 
 from __future__ import annotations
 
