@@ -36,7 +36,7 @@ class Actions {
   }
 
   async freeze(): Promise<void> {
-    const { trans, client, jobs } = this.cwm;
+    const { trans, client } = this.cwm;
     const panel = this.notebook!;
     const { session, home } = await sessionOf(panel).ask();
     if (session === null) {
@@ -69,10 +69,9 @@ class Actions {
         })
     );
     if (job !== null) {
-      await jobs.follow<FreezeReport>(job, {
-        done: ({ window }) => trans.__('Froze %1 as %2.', session.name, window.name)
-      });
-      this.cwm.windows.refresh();
+      const done = ({ window }: FreezeReport): string =>
+        trans.__('Froze %1 as %2.', session.name, window.name);
+      await this.followed(job, done);
     }
   }
 
@@ -156,14 +155,8 @@ class Actions {
   }
 
   async job(window: Window, what: 'verify' | 'prefetch' | 'repair', done: string): Promise<void> {
-    const { client, jobs, windows } = this.cwm;
-    const job = await client.post<JobView>(`windows/${part(window.id)}/${what}`);
-    try {
-      await jobs.follow(job, { done: () => done });
-    } catch {
-      // The notification has told it.
-    }
-    windows.refresh();
+    const path = `windows/${part(window.id)}/${what}`;
+    await this.followed(await this.cwm.client.post<JobView>(path), () => done);
   }
 
   async remove(window: Window): Promise<void> {
@@ -207,6 +200,15 @@ class Actions {
     } catch (error) {
       Notification.error(told(error), { autoClose: false });
     }
+  }
+
+  private async followed<T>(job: JobView, done: (result: T) => string): Promise<void> {
+    try {
+      await this.cwm.jobs.follow<T>(job, { done });
+    } catch {
+      // The job's notification has told it.
+    }
+    this.cwm.windows.refresh();
   }
 
   private async run(panel: NotebookPanel, line: string): Promise<void> {
