@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
@@ -64,6 +65,26 @@ class Lab:
             }""",
             timeout=PATIENCE_MS,
         )
+
+    def open_lab(self, page: Page) -> None:
+        """Open JupyterLab, with nothing in it."""
+        page.set_default_timeout(PATIENCE_MS)
+        page.goto(f"{self.url}/lab?token={self.token}&reset")
+        page.wait_for_function(
+            "() => window.jupyterapp && window.jupyterapp.shell.widgets('main').next().value",
+            timeout=PATIENCE_MS,
+        )
+
+    def api(self, page: Page, method: str, path: str, body: object = None) -> object:
+        """Ask the server extension, as another client would."""
+        response = page.request.fetch(
+            f"{self.url}/cwm/api/v1/{path}",
+            method=method,
+            headers={"Authorization": f"token {self.token}", "Content-Type": "application/json"},
+            data=None if body is None else json.dumps(body),
+        )
+        assert response.ok, response.text()
+        return response.json()
 
     def command(self, page: Page, name: str) -> None:
         """Run one of Lab's commands, without waiting for what it returns."""
