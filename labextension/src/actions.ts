@@ -9,10 +9,18 @@ import type { ReadonlyPartialJSONObject } from '@lumino/coreutils';
 
 import { part } from './api/client';
 import { told } from './api/errors';
-import type { FreezeReport, JobView, Window } from './api/types';
+import type {
+  FreezeReport,
+  JobView,
+  RepairReport,
+  VerifyReport,
+  WarmReport,
+  Window
+} from './api/types';
 import { CommandIDs } from './commands';
 import { ask, type Field } from './dialogs';
 import { freezeIcon, windowsIcon } from './icons';
+import type { Telling } from './model/jobs';
 import { nameProblem, tagProblem, tagsIn, thawLine } from './names';
 import { insertAndRun, LOAD, writeNotebook } from './notebook/cells';
 import { sessionOf } from './notebook/session';
@@ -71,7 +79,7 @@ class Actions {
     if (job !== null) {
       const done = ({ window }: FreezeReport): string =>
         trans.__('Froze %1 as %2.', session.name, window.name);
-      await this.followed(job, done);
+      await this.followed(job, { done });
     }
   }
 
@@ -154,9 +162,56 @@ class Actions {
     this.changed(await this.patch(window, { pinned: !window.pinned }), null);
   }
 
-  async job(window: Window, what: 'verify' | 'prefetch' | 'repair', done: string): Promise<void> {
-    const path = `windows/${part(window.id)}/${what}`;
-    await this.followed(await this.cwm.client.post<JobView>(path), () => done);
+  async verify(window: Window): Promise<void> {
+    const { trans } = this.cwm;
+    await this.job<VerifyReport>(window, 'verify', {
+      good: report => report.intact,
+      done: ({ windows: [found] }) =>
+        found.state === 'intact'
+          ? trans._n(
+              'Read %1 chunk of %2: all intact.',
+              'Read %1 chunks of %2: all intact.',
+              found.chunks,
+              found.window
+            )
+          : (found.problem ??
+            trans.__(
+              '%1 is damaged: of %2 chunks %3 are missing and %4 corrupt. Repair it.',
+              found.window,
+              found.chunks,
+              found.chunks_missing,
+              found.chunks_corrupt
+            ))
+    });
+  }
+
+  async prefetch(window: Window): Promise<void> {
+    const { trans } = this.cwm;
+    await this.job<WarmReport>(window, 'prefetch', {
+      good: report => report.chunks_found === report.chunks_expected,
+      done: report =>
+        trans.__(
+          '%1: %2 of %3 chunks are in LMCache’s memory.',
+          knownAs(window),
+          report.chunks_found,
+          report.chunks_expected
+        )
+    });
+  }
+
+  async repair(window: Window): Promise<void> {
+    const { trans } = this.cwm;
+    await this.job<RepairReport>(window, 'repair', {
+      good: report => report.window.state === 'intact',
+      done: report =>
+        trans.__(
+          'Repaired %1: %2 chunks computed to the bit, %3 recomputed, %4 relinked.',
+          knownAs(window),
+          report.chunks_bit_equal,
+          report.chunks_recomputed,
+          report.chunks_relinked
+        )
+    });
   }
 
   async remove(window: Window): Promise<void> {
@@ -202,9 +257,14 @@ class Actions {
     }
   }
 
-  private async followed<T>(job: JobView, done: (result: T) => string): Promise<void> {
+  private async job<T>(window: Window, what: string, telling: Telling<T>): Promise<void> {
+    const path = `windows/${part(window.id)}/${what}`;
+    await this.followed(await this.cwm.client.post<JobView>(path), telling);
+  }
+
+  private async followed<T>(job: JobView, telling: Telling<T>): Promise<void> {
     try {
-      await this.cwm.jobs.follow<T>(job, { done });
+      await this.cwm.jobs.follow<T>(job, telling);
     } catch {
       // The job's notification has told it.
     }
@@ -403,21 +463,19 @@ function aboutWindows(
     {
       id: CommandIDs.verify,
       label: trans.__('Verify'),
-      run: window =>
-        actions.job(window, 'verify', trans.__('Read every chunk of %1.', knownAs(window))),
+      run: window => actions.verify(window),
       can: kept
     },
     {
       id: CommandIDs.prefetch,
       label: trans.__('Prefetch'),
-      run: window =>
-        actions.job(window, 'prefetch', trans.__('%1 is in LMCache’s memory.', knownAs(window))),
+      run: window => actions.prefetch(window),
       can: kept
     },
     {
       id: CommandIDs.repair,
       label: trans.__('Repair'),
-      run: window => actions.job(window, 'repair', trans.__('Repaired %1.', knownAs(window))),
+      run: window => actions.repair(window),
       can: window => window.state === 'damaged'
     },
     {

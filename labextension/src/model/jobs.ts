@@ -15,6 +15,8 @@ const GOOD_NEWS_MS = 6_000;
 export interface Telling<T> {
   /** The good news in a line; null: none is told. */
   done?: (result: T) => string | null;
+  /** Whether the result is good news, or one to look at; without it, good. */
+  good?: (result: T) => boolean;
   /** Buttons beside it. */
   actions?: (result: T) => Notification.IAction[];
 }
@@ -46,7 +48,11 @@ export class Jobs {
       }
       const result = ended.result as T;
       const news = telling.done ? telling.done(result) : this.trans.__('Done: %1.', job.what);
-      shown.end('success', news, telling.actions?.(result));
+      shown.end(
+        telling.good?.(result) === false ? 'warning' : 'success',
+        news,
+        telling.actions?.(result)
+      );
       return result;
     } catch (error) {
       const stopped = error instanceof CWMError && error.code === 'job.cancelled';
@@ -117,7 +123,7 @@ class Progress {
   }
 
   end(
-    type: 'success' | 'info' | 'error',
+    type: 'success' | 'info' | 'warning' | 'error',
     message: string | null,
     actions: Notification.IAction[] = []
   ): void {
@@ -128,7 +134,7 @@ class Progress {
       }
       return;
     }
-    const autoClose = type === 'error' ? (false as const) : GOOD_NEWS_MS;
+    const autoClose = type === 'error' || type === 'warning' ? (false as const) : GOOD_NEWS_MS;
     if (this.id === null) {
       this.notices.emit(message, type, { autoClose, actions });
     } else {
