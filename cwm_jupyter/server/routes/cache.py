@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from cwm_jupyter.core.overview import Overview, overview
 from cwm_jupyter.core.statistics import Statistics
 from cwm_jupyter.server.history import HistoryReport
@@ -11,9 +13,15 @@ from cwm_jupyter.server.operation import Asked, Operation, Text
 __all__ = ["OPERATIONS"]
 
 
-async def whole(asked: Asked) -> Overview:
+async def whole(asked: Asked) -> Text:
     """Return all windows and sessions in a few figures."""
-    return await asked.run(lambda w: overview(w.manager.parts))
+
+    async def make() -> str:
+        value = await asked.run(lambda w: overview(w.manager.parts))
+        return msgspec.json.encode(value).decode()
+
+    key = ("overview", await asked.service.generation())
+    return Text(await asked.service.drawings.get(key, make), "application/json")
 
 
 async def figures(asked: Asked) -> Statistics:
