@@ -79,11 +79,12 @@ function render({ model, el }) {
     ]),
   );
   parts.notice.setAttribute("role", "status");
+  const searched = later((event) => look({ text: event.target.value }));
   const search = make("input", {
     type: "search",
     placeholder: "Search names, notes, tags",
     "aria-label": "Search windows",
-    oninput: later((event) => look({ text: event.target.value })),
+    oninput: searched,
   });
   const states = make(
     "select",
@@ -331,15 +332,17 @@ function render({ model, el }) {
   }
 
   function drawFamily() {
-    const nodes = model.get("family") ?? [];
+    const { nodes = [], total = 0, offset = 0 } = model.get("family") ?? {};
     if (!nodes.length) return fill(parts.family, make("p", { class: "cwm-empty" }, "No windows yet."));
-    fill(parts.family, make("ul", { class: "cwm-tree" }, ...nodes.slice(0, 300).map((node) =>
+    fill(parts.family, make("ul", { class: "cwm-tree" }, ...nodes.map((node) =>
       make("li", { style: `--level:${node.level}`, class: node.name === ask.window ? "cwm-chosen" : null },
         node.name === null ? make("span", { class: "cwm-empty" }, "purged")
           : button(node.name, () => look({ window: node.name }), { class: "cwm-link", "data-key": `node-${node.window_id}` }),
         make("span", {}, node.name === null ? "" : ` ${count(node.turns)} ${node.turns === 1 ? "turn" : "turns"}, ${count(node.tokens)} tokens, ${size(node.own_bytes)} own, ${size(node.shared_bytes)} shared`),
         node.state === "intact" || node.state === "gone" ? null : make("span", { class: "cwm-state" }, ` ${node.state}`)))),
-    nodes.length > 300 ? make("p", {}, `${count(nodes.length - 300)} more`) : null);
+    total > nodes.length
+      ? make("p", { class: "cwm-empty" }, `${count(offset + 1)} to ${count(offset + nodes.length)} of ${count(total)}; choose a window to see those around it.`)
+      : null);
   }
 
   function drawTurns() {
@@ -407,6 +410,7 @@ function render({ model, el }) {
   choose("windows");
   draw();
   return () => {
+    searched.stop();
     watcher.disconnect();
     document.removeEventListener("visibilitychange", hidden);
     for (const [event, listener] of Object.entries(listeners)) model.off(event, listener);
@@ -417,10 +421,12 @@ function render({ model, el }) {
 /** Call a function once it was not called for a moment: typing asks once, not at each letter. */
 function later(call, delay = 250) {
   let timer;
-  return (event) => {
-    clearTimeout(timer);
+  const wait = (event) => {
+    wait.stop();
     timer = setTimeout(() => call(event), delay);
   };
+  wait.stop = () => clearTimeout(timer);
+  return wait;
 }
 
 export default { render };

@@ -13,10 +13,12 @@ from cwm_jupyter.core.query import Query
 from cwm_jupyter.errors import CWMError
 from cwm_jupyter.stack.state import current
 
-__all__ = ["PAGE", "family", "listing", "session", "stack"]
+__all__ = ["PAGE", "TREE", "family", "listing", "session", "stack"]
 
 #: windows that are sent at once; the rest is told by number
 PAGE = 100
+#: windows of a family tree that are sent at once
+TREE = 300
 _EXCERPT = 90
 
 
@@ -86,13 +88,23 @@ def _excerpt(content: str) -> str:
     return line if len(line) <= _EXCERPT else line[: _EXCERPT - 1].rstrip() + "…"
 
 
-async def family(manager: Manager, window: str | None) -> list[dict[str, Any]]:
-    """Return the family tree of a window, or all where it is None or gone."""
+async def family(manager: Manager, window: str | None) -> dict[str, Any]:
+    """Return the family tree of a window, or all where it is None or gone.
+
+    Of a large tree it is the part around the window, or the beginning.
+    """
     try:
         tree = await manager.branches.tree(window)
     except CWMError:
         tree = await manager.branches.tree()
-    return [node.to_dict() for node in tree.nodes]
+    names = [node.name for node in tree.nodes]
+    at = 0 if tree.window is None else names.index(tree.window)
+    first = max(0, min(at - TREE // 2, len(tree.nodes) - TREE))
+    return {
+        "nodes": [node.to_dict() for node in tree.nodes[first : first + TREE]],
+        "total": len(tree.nodes),
+        "offset": first,
+    }
 
 
 async def stack(manager: Manager) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -41,12 +41,13 @@ _PROGRESS_S = 0.1
 class Panel(anywidget.AnyWidget):
     """The windows as a table, the session with a gauge, the family tree; see `panel`."""
 
-    _esm = _HERE / "panel.js"
-    _css = _HERE / "panel.css"
+    # As text: of a path, anywidget watches the file, and keeps every panel for its sake.
+    _esm = (_HERE / "panel.js").read_text(encoding="utf-8")
+    _css = (_HERE / "panel.css").read_text(encoding="utf-8")
 
     listing: Any = traitlets.Dict().tag(sync=True)
     session: Any = traitlets.Dict(default_value=None, allow_none=True).tag(sync=True)
-    family: Any = traitlets.List().tag(sync=True)
+    family: Any = traitlets.Dict().tag(sync=True)
     stack: Any = traitlets.Dict().tag(sync=True)
     job: Any = traitlets.Dict(default_value=None, allow_none=True).tag(sync=True)
     notice: Any = traitlets.Dict(default_value=None, allow_none=True).tag(sync=True)
@@ -64,15 +65,29 @@ class Panel(anywidget.AnyWidget):
         super().__init__()
         self._workspace.run(self._refresh)
         self.on_msg(self._heard)
+        if self.comm is not None:  # as it is outside a kernel
+            self.comm.on_close(lambda _message: self.close())
 
     # What is shown
 
     async def _refresh(self) -> None:
         manager = self._workspace.manager
         self.stack = await state.stack(manager)
-        self.listing = await state.listing(manager, self._query)
+        await self._refresh_listing()
         self.session = await state.session(manager, shared.name)
-        self.family = await state.family(manager, self._chosen)
+        await self._refresh_family()
+
+    async def _refresh_listing(self) -> None:
+        query = self._query
+        found = await state.listing(self._workspace.manager, query)
+        if query is self._query:  # or others were asked for meanwhile
+            self.listing = found
+
+    async def _refresh_family(self) -> None:
+        chosen = self._chosen
+        found = await state.family(self._workspace.manager, chosen)
+        if chosen == self._chosen:
+            self.family = found
 
     def _signature(self) -> tuple[object, ...]:
         """What changes when something has changed."""
@@ -144,12 +159,16 @@ class Panel(anywidget.AnyWidget):
         except (CWMError, ValueError) as error:
             self._tell(error)
             return
-        self._chosen = str(message["window"]) if message.get("window") else None
-        self._workspace.start(self._refreshed)
+        self._workspace.start(self._refreshed, self._refresh_listing)
+        chosen = str(message["window"]) if message.get("window") else None
+        if chosen != self._chosen:
+            self._chosen = chosen
+            self._workspace.start(self._refreshed, self._refresh_family)
 
-    async def _refreshed(self) -> None:
+    async def _refreshed(self, refresh: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Show what has changed, all of it or what `refresh` shows; an error is told."""
         try:
-            await self._refresh()
+            await (refresh or self._refresh)()
         except CWMError as error:
             self._tell(error)
         except Exception as error:
@@ -234,9 +253,10 @@ class Panel(anywidget.AnyWidget):
         return bundle
 
     def close(self) -> None:
-        """Stop following and what is being done, and close the widget's comm."""
+        """Stop following and what is being done, and close the widget's comms."""
         with self._lock:
             self._views.clear()
             self._stop_following()
         self._cancel()
+        self.layout.close()  # which is a widget, with a comm, of its own
         super().close()

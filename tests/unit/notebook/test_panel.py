@@ -5,16 +5,20 @@ from __future__ import annotations
 import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from anyio import to_thread
 from bench import QUESTION
 
 import cwm_jupyter as cwm
 from cwm_jupyter.core.job import Job
+from cwm_jupyter.core.query import Query
 from cwm_jupyter.current import shared
 from cwm_jupyter.notebook.panel import Panel, actions, widget
+from cwm_jupyter.notebook.panel import state as panel_state
 from cwm_jupyter.workspace import get_workspace
 
 pytestmark = pytest.mark.usefixtures("own_process", "fake_stack")
@@ -60,7 +64,7 @@ def test_it_shows_windows_the_session_and_the_family(panel: Panel) -> None:
     assert [turn["number"] for turn in panel.session["turns"]] == [1, 2]
     assert panel.session["turns"][1]["question"] == "And then?"
     assert panel.session["turns"][1]["end_tokens"] == panel.session["tokens"]
-    assert [node["name"] for node in panel.family] == ["paper"]
+    assert [node["name"] for node in panel.family["nodes"]] == ["paper"]
     assert panel.stack == {"phase": "down", "model": None}
 
 
@@ -231,13 +235,54 @@ def test_nothing_shown_is_secret(panel: Panel) -> None:
     assert salt not in state
 
 
-def test_a_hundred_panels_leave_no_threads_and_no_work(panel: Panel) -> None:
-    threads = threading.active_count()
-    for number in range(100):
-        one = Panel()
-        one._heard(one, {"do": "open", "view": str(number)}, [])
-        one.close()
-    until(lambda: threading.active_count() <= threads + 3)  # the loop's idle workers
-    gc.collect()
-    following = [p for p in gc.get_objects() if isinstance(p, Panel) and p._following]
-    assert following == []
+def test_of_a_large_family_it_shows_the_part_around_a_window(
+    panel: Panel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(panel_state, "TREE", 4)
+    index = get_workspace().library.index
+    previous = index.require_window("paper")
+    for number in range(9):
+        name, parent = f"made-{number}", previous.id
+        previous = previous.replace(id=f"made{number}", name=name, parent_window_id=parent)
+        index.add_window(previous)
+    panel._heard(panel, {"do": "look", "window": "made-4"}, [])
+    until(lambda: panel.family["offset"])
+    shown = [node["name"] for node in panel.family["nodes"]]
+    assert shown == ["made-2", "made-3", "made-4", "made-5"]
+    assert (panel.family["offset"], panel.family["total"]) == (3, 10)
+    panel._heard(panel, {"do": "look", "window": "made-8"}, [])
+    until(lambda: panel.family["offset"] == 6)
+    panel._heard(panel, {"do": "look"}, [])
+    until(lambda: panel.family["offset"] == 0)
+
+
+def test_a_list_that_comes_late_is_not_shown(panel: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
+    cwm.clone("paper", "another")
+    listed, gate, asked = panel_state.listing, threading.Event(), []
+
+    async def slow(manager: Any, query: Query) -> Any:
+        found = await listed(manager, query)
+        if query.text == "paper":
+            await to_thread.run_sync(gate.wait)
+        asked.append(query.text)
+        return found
+
+    monkeypatch.setattr(panel_state, "listing", slow)
+    panel._heard(panel, {"do": "look", "text": "paper"}, [])
+    panel._heard(panel, {"do": "look", "text": "another"}, [])
+    until(lambda: names(panel) == ["another"])
+    gate.set()
+    until(lambda: asked == ["another", "paper"])
+    panel._heard(panel, {"do": "look", "text": "another", "sort": "name"}, [])
+    until(lambda: len(asked) == 3)
+    assert names(panel) == ["another"]
+
+
+def test_a_closed_panel_is_forgotten(panel: Panel) -> None:
+    one = Panel()
+    one._heard(one, {"do": "open", "view": "v"}, [])
+    one.close()
+    one.close()  # which changes nothing
+    seen = weakref.ref(one)
+    del one
+    until(lambda: gc.collect() >= 0 and seen() is None)
