@@ -37,7 +37,7 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, prog: str, description: str, examples: Sequence[str] = ()) -> None:
-        lines = [f"  {prog} {example}".rstrip() for example in examples]
+        lines = [f"  {prog} {example}".rstrip().replace(" \n", "\n") for example in examples]
         super().__init__(
             prog,
             description=description,

@@ -34,7 +34,7 @@ def _stack_state(state: StackState) -> list[Block]:
 
 def _stack_status(status: StackStatus) -> list[Block]:
     if status.phase == "down":
-        return [Line("No stack is running. Start it with: cwm up")]
+        return [Line("No stack is running. Start it with %cwm up, or cwm up in a terminal.")]
     model = status.model or "model unavailable"
     size = (
         f"chunks of {status.chunk_tokens} tokens" if status.chunk_tokens else "chunk size unknown"

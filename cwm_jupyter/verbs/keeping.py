@@ -222,12 +222,13 @@ ADMIN = (
                 dest="cooldown_tokens",
                 type=int,
                 metavar="N",
-                help="then not again before so many tokens more (1024)",
+                help="then not again before so many tokens more (default: 1024)",
             ),
             argument(
                 "--name",
                 metavar="PATTERN",
-                help="of the windows, with {session}, {turn}, {n} and {date} ({session}-{n})",
+                help="of the windows, with {session}, {turn}, {n} and {date} "
+                "(default: {session}-{n})",
             ),
             argument(
                 "--tag",
@@ -239,7 +240,8 @@ ADMIN = (
             argument(
                 "--then",
                 choices=("continue", "fresh"),
-                help="go on (continue), or in a fresh session that begins with the --summary",
+                help="go on, or in a fresh session that begins with the --summary "
+                "(default: continue)",
             ),
             argument("--summary", metavar="TEXT", help="system message of the fresh session"),
             argument("--off", action="store_true", help="take the policy away"),

@@ -145,7 +145,7 @@ VERBS = (
                 type=natural,
                 default=50,
                 metavar="N",
-                help="how many lines (50)",
+                help="how many lines (default: 50)",
             ),
         ],
         ["", "lmcache -n 200"],

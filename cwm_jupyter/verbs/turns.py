@@ -83,8 +83,19 @@ VERBS = (
                 metavar="QUESTION",
                 help="one argument each; - reads standard input, a line each",
             ),
-            argument("--max-tokens", type=natural, metavar="N", help="longest answer (512)"),
-            argument("--temperature", type=float, default=0.0, metavar="T", help="0 is greedy (0)"),
+            argument(
+                "--max-tokens",
+                type=natural,
+                metavar="N",
+                help="longest answer, in tokens (default: 512)",
+            ),
+            argument(
+                "--temperature",
+                type=float,
+                default=0.0,
+                metavar="T",
+                help="how freely it chooses its words; 0 is greedy (default: 0)",
+            ),
             argument(
                 "--keep",
                 metavar="NAME",

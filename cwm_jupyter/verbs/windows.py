@@ -150,8 +150,19 @@ VERBS = (
         [
             argument("text", nargs="*", metavar="TEXT", help="what to say; - reads standard input"),
             SESSION,
-            argument("--max-tokens", type=natural, metavar="N", help="longest answer (512)"),
-            argument("--temperature", type=float, default=0.0, metavar="T", help="0 is greedy (0)"),
+            argument(
+                "--max-tokens",
+                type=natural,
+                metavar="N",
+                help="longest answer, in tokens (default: 512)",
+            ),
+            argument(
+                "--temperature",
+                type=float,
+                default=0.0,
+                metavar="T",
+                help="how freely it chooses its words; 0 is greedy (default: 0)",
+            ),
             argument("--system", metavar="TEXT", help="system message of a new session"),
             argument(
                 "--edit",
@@ -183,7 +194,7 @@ VERBS = (
             argument(
                 "--ttl",
                 metavar="TIME",
-                help="how long it stays after its last use, as in 7d (for good)",
+                help="how long it stays after its last use, as in 7d (default: for good)",
             ),
             argument(
                 "--update",

@@ -240,7 +240,11 @@ class Panel(anywidget.AnyWidget):
     # Where there are no widgets, and the end
 
     def _page(self) -> Any:
-        return self._workspace.run(self._workspace.manager.windows, self._query)
+        """Return the windows as a table; where there are none at all, how one is made."""
+        page = self._workspace.run(self._workspace.manager.windows, self._query)
+        if page.total or self._query != Query(limit=state.PAGE):
+            return page
+        return "No windows yet. Talk with %%cwm, then %freeze NAME keeps the conversation's state."
 
     def __repr__(self) -> str:
         return text(self._page())

@@ -225,6 +225,15 @@ def test_places_without_widgets_get_a_table(panel: Panel) -> None:
     assert data["text/plain"].startswith("WINDOW")
 
 
+def test_without_windows_it_says_how_one_is_made() -> None:
+    panel = cwm.panel()
+    assert "%freeze NAME" in repr(panel)
+    bundle = panel._repr_mimebundle_()
+    assert bundle is not None
+    assert "%freeze NAME" in bundle[0]["text/html"]
+    panel.close()
+
+
 def test_nothing_shown_is_secret(panel: Panel) -> None:
     library = get_workspace().library
     window = library.index.require_window("paper")
