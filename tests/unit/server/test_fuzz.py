@@ -14,8 +14,8 @@ from cwm_jupyter.server.table import TABLE
 
 _VALUES: tuple[Any, ...] = (
     None, True, "", " ", "one", "one@1", "no", "é", "..", "../../etc/passwd", "a/b", "\x00",
-    "\ud800", "x" * 5000, "7d", "-1", "1e999", "' or 1=1 --", "<script>", "{name}", "%2e%2e", 0, -1, 2**63,
-    1e308, [], ["one", 3], {}, {"a": {"b": []}}, "created", "-bytes", "intact",
+    "\ud800", "x" * 5000, "7d", "-1", "1e999", "' or 1=1 --", "<script>", "{name}", "%2e%2e", 0, -1,
+    2**63, 1e308, [], ["one", 3], {}, {"a": {"b": []}}, "created", "-bytes", "intact",
 )  # fmt: skip
 #: they would start or stop something real, or never end
 _LEFT_OUT = ("stack/start", "stack/stop", "events")
