@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Empty
@@ -13,9 +13,17 @@ from typing import Any
 from jupyter_client.blocking import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 
-__all__ = ["Kernel", "running_kernel"]
+__all__ = ["CellError", "Kernel", "running_kernel"]
 
 _PATIENCE_S = 120.0
+
+
+class CellError(Exception):
+    """A cell failed: the error's name, and what the user sees of it."""
+
+    def __init__(self, name: str, shown: Sequence[str]) -> None:
+        super().__init__("\n".join(shown))
+        self.name = name
 
 
 class Kernel:
@@ -36,7 +44,7 @@ class Kernel:
     def finish(self, cell: str) -> str:
         """Wait for a cell's end, and return what it printed; an error in it is raised."""
         printed: list[str] = []
-        errors: list[str] = []
+        errors: list[CellError] = []
 
         def ended() -> bool:
             message = self._hear()
@@ -46,12 +54,12 @@ class Kernel:
             if message["msg_type"] == "stream":
                 printed.append(content["text"])
             elif message["msg_type"] == "error":
-                errors.append("\n".join(content["traceback"]))
+                errors.append(CellError(content["ename"], content["traceback"]))
             return bool(content.get("execution_state") == "idle")
 
         self._until(ended)
         if errors:
-            raise RuntimeError("\n".join(errors))
+            raise errors[0]
         return "".join(printed)
 
     def shows(self, true: Callable[[str], Any]) -> None:

@@ -7,6 +7,8 @@ import keyword
 import shlex
 import sys
 from argparse import SUPPRESS, ArgumentTypeError, Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
@@ -46,6 +48,15 @@ class Interrupted(KeyboardInterrupt):  # it is no error
         return ["Interrupted."]
 
 
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Have Ctrl-C shown in one line, whenever in a magic it comes."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted from None
+
+
 @magics_class
 class CWMMagics(Magics):  # type: ignore[misc]  # IPython is untyped here
     """The magics; all that they do is in `cwm_jupyter.verbs`."""
@@ -53,21 +64,24 @@ class CWMMagics(Magics):  # type: ignore[misc]  # IPython is untyped here
     @line_cell_magic  # type: ignore[untyped-decorator]
     def cwm(self, line: str, cell: str | None = None) -> None:
         """Talk in a session (``%%cwm``), or run any verb (``%cwm VERB``)."""
-        arguments = split(line)
-        if cell is None:
-            self._verb("%cwm", arguments)
-            return
-        self._run(VERBS["say"], _cell_parser(), arguments, cell)
+        with _interruptible():
+            arguments = split(line)
+            if cell is None:
+                self._verb("%cwm", arguments)
+                return
+            self._run(VERBS["say"], _cell_parser(), arguments, cell)
 
     @line_magic  # type: ignore[untyped-decorator]
     def freeze(self, line: str) -> None:
         """Make a session's state durable under a name."""
-        self._run(VERBS["freeze"], magic_parser(VERBS["freeze"], "%freeze"), split(line))
+        with _interruptible():
+            self._run(VERBS["freeze"], magic_parser(VERBS["freeze"], "%freeze"), split(line))
 
     @line_magic  # type: ignore[untyped-decorator]
     def thaw(self, line: str) -> None:
         """Restore a window into a new session, and measure it."""
-        self._run(VERBS["thaw"], magic_parser(VERBS["thaw"], "%thaw"), split(line))
+        with _interruptible():
+            self._run(VERBS["thaw"], magic_parser(VERBS["thaw"], "%thaw"), split(line))
 
     def _verb(self, prog: str, arguments: list[str]) -> None:
         try:
@@ -97,8 +111,6 @@ class CWMMagics(Magics):  # type: ignore[misc]  # IPython is untyped here
             return
         try:
             value = verb.run(get_workspace(), parsed, output)
-        except KeyboardInterrupt:
-            raise Interrupted from None
         except CWMError as error:
             # IPython prints a native traceback where an exception group led to an error.
             error.__context__ = None

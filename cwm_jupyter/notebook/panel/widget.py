@@ -176,7 +176,7 @@ class Panel(anywidget.AnyWidget):
 
     def _start(self, do: str, message: Mapping[str, Any]) -> None:
         with self._lock:
-            if self._working is not None and not self._working.done():
+            if self._running is not None and self._working is not None and not self._working.done():
                 self.notice = {"kind": "error", "text": "Something is being done already.", "n": 0}
                 return
             self._running = Job(do, self._watch)
@@ -200,6 +200,7 @@ class Panel(anywidget.AnyWidget):
             undo = message.get("window") if do == "delete" else None
             self._say("done", said, undo=undo)
         finally:
+            self._running = None  # what is shown anew below is no reason to refuse a click
             self.job = None
             with anyio.CancelScope(shield=True):
                 await self._refreshed()

@@ -205,6 +205,19 @@ def test_ctrl_c_ends_quietly(shell: InteractiveShell, monkeypatch: pytest.Monkey
     assert seen.stdout == "Interrupted.\n"
 
 
+@pytest.mark.parametrize("cell", ["%freeze paper", "%thaw paper", "%cwm ls", "%%cwm\nhello"])
+def test_ctrl_c_ends_quietly_before_there_is_anything_to_do(
+    shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch, cell: str
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cwm_jupyter.parsing.Parser.parse", interrupted)
+    with capture_output() as seen:
+        shell.run_cell(cell)
+    assert seen.stdout == "Interrupted.\n"
+
+
 # --- display and completion -----------------------------------------------------------------------
 
 

@@ -201,6 +201,24 @@ def test_one_thing_at_a_time_and_cancel(panel: Panel, monkeypatch: pytest.Monkey
     assert names(panel) == ["paper"]
 
 
+def test_one_can_click_on_while_the_result_is_being_shown(
+    panel: Panel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, listed = threading.Event(), panel_state.listing
+
+    async def slow(manager: Any, query: Query) -> Any:
+        await to_thread.run_sync(gate.wait)
+        return await listed(manager, query)
+
+    monkeypatch.setattr(panel_state, "listing", slow)
+    panel._heard(panel, {"do": "clone", "window": "paper", "name": "one"}, [])
+    until(lambda: panel.notice and panel._running is None)
+    panel._heard(panel, {"do": "clone", "window": "paper", "name": "two"}, [])
+    gate.set()
+    until(lambda: panel.notice and panel.notice["text"] == "Cloned as two.")
+    until(lambda: set(names(panel)) == {"one", "paper", "two"})
+
+
 def test_progress_is_shown_as_it_comes(panel: Panel) -> None:
     job = Job("thaw paper", panel._watch)
     job.stage("load", total=10, unit="bytes")
