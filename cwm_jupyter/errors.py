@@ -268,6 +268,7 @@ class SessionNotFoundError(SessionError):
     """
 
     code = "session.not_found"
+    default_hint = "%cwm ls --sessions lists them; saying something begins one."
 
     def __init__(self, name: str, known: Iterable[str] = ()) -> None:
         super().__init__(f"There is no session {name!r}.", hint=_nearest(name, known), session=name)
@@ -317,6 +318,7 @@ class WindowNotFoundError(WindowError):
     """
 
     code = "window.not_found"
+    default_hint = "%cwm ls lists them; %freeze NAME makes one."
 
     def __init__(self, name: str, known: Iterable[str] = ()) -> None:
         super().__init__(f"There is no window {name!r}.", hint=_nearest(name, known), window=name)

@@ -35,6 +35,15 @@ class LiveSession:
     report
         What the thaw measured that made it.
 
+    Attributes
+    ----------
+    name
+        Of the session; a policy may have begun a fresh one.
+    report
+        What the thaw measured that made the session; None where none did.
+    freezing
+        The future of the freeze that its policy began after the last answer; None before the first.
+
     Examples
     --------
     >>> s = cwm.session("paper", system="Be brief.")  # doctest: +SKIP
@@ -44,7 +53,6 @@ class LiveSession:
     def __init__(self, name: str, report: ThawReport | None = None) -> None:
         self.name = name
         self.report = report
-        #: the freeze that its policy began after the last answer, see `autofreeze`
         self.freezing: Future[AutoFreezeReport | None] | None = None
 
     @property
@@ -80,7 +88,7 @@ class LiveSession:
         text
             The question.
         files
-            Text files that go before it.
+            Text files (UTF-8) whose contents go before it.
         max_tokens
             Longest answer in tokens; None is the setting ``limits.max_tokens``.
         temperature
@@ -162,7 +170,7 @@ class LiveSession:
     def freeze(
         self, name: str, *, tags: Sequence[str] = (), note: str = "", update: bool = False
     ) -> FreezeReport:
-        """Freeze the session under a name, see `freeze`."""
+        """Freeze the session under a name; parameters and errors are those of `freeze`."""
         return freeze(name, self.name, tags=tags, note=note, update=update)
 
     async def afreeze(

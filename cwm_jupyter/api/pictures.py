@@ -37,18 +37,14 @@ _DRAWN = (
 def plot(value: Any) -> go.Figure:
     """Return a Plotly figure of what the API or a magic returned.
 
-    ====================================  ==========================================
-    `value`                               the picture
-    ====================================  ==========================================
-    a session, ``cwm.show(session=…)``    its context, turn by turn
-    a window, ``cwm.show(…)``             tokens from cache, turn by turn
-    a list of turns                       the same
-    ``cwm.windows()``                     the latest thaws against the prefill
-    ``cwm.tree()``                        the family of windows
-    ``cwm.disk_usage()``                  bytes by window, of its own and shared
-    the report of ``cwm.thaw(…)``         where its time went
-    a list of ``cwm.statistics()``        what each tier of the cache held when
-    ====================================  ==========================================
+    Parameters
+    ----------
+    value
+        A session, or ``cwm.show(session=…)``: its context, turn by turn. A window, ``cwm.show(…)``
+        or a list of turns: tokens from cache, turn by turn. ``cwm.windows()``: the latest thaws
+        against the prefill. ``cwm.tree()``: the family of windows. ``cwm.disk_usage()``: bytes by
+        window, own and shared. The report of ``cwm.thaw(…)``: where its time went. A list of
+        ``cwm.statistics()``: what each tier of the cache held when.
 
     Raises
     ------

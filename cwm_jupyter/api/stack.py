@@ -39,7 +39,6 @@ def up(
 
     Examples
     --------
-    >>> import cwm_jupyter as cwm
     >>> cwm.up()  # doctest: +SKIP
     """
     settings = get_workspace().settings

@@ -29,6 +29,11 @@ class FrozenWindow:
     name
         Of the window, as in ``"paper"`` or ``"paper@3"``.
 
+    Attributes
+    ----------
+    name
+        As it was given.
+
     Examples
     --------
     >>> paper = cwm.window("paper")  # doctest: +SKIP

@@ -72,7 +72,10 @@ def test_a_damaged_window_has_a_status_of_its_own(cwm: Any, fake_stack: FakeStac
 def test_errors_are_a_line_with_their_code_and_a_hint(cwm: Any) -> None:
     status, out, err = cwm("thaw", "paper")
     assert (status, out) == (1, "")
-    assert err == "cwm: There is no window 'paper'. [window.not_found]\n"
+    assert err == (
+        "cwm: There is no window 'paper'. [window.not_found]\n"
+        "%cwm ls lists them; %freeze NAME makes one.\n"
+    )
 
 
 @pytest.mark.parametrize(

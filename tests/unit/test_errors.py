@@ -211,7 +211,7 @@ def test_session_not_found_names_the_session() -> None:
 def test_without_a_near_name_the_known_ones_are_listed(cls: Any) -> None:
     assert cls("zzz", ["b", "a"]).hint == "There are: a, b."
     assert cls("zzz", iter("fedcba")).hint == "There are: a, b, c, d, e, …."
-    assert cls("zzz").hint is None
+    assert cls("zzz").hint == cls.default_hint
 
 
 # --- in a notebook --------------------------------------------------------------------------------
