@@ -125,3 +125,35 @@ def test_notebook_7_has_the_same_panel(stack: StackState, lab: Lab, page: Page, 
     page.set_viewport_size({"width": 420, "height": 900})
     page.wait_for_timeout(500)
     shoot(page, "panel-notebook-narrow")
+
+
+def test_a_closed_panel_leaves_nothing_in_the_page(lab: Lab, page: Page, name: str) -> None:
+    page.add_init_script(
+        """
+        window.hearing = 0;
+        for (const [name, step] of [["addEventListener", 1], ["removeEventListener", -1]]) {
+            const original = document[name].bind(document);
+            document[name] = (event, ...others) => {
+                if (event === "visibilitychange") window.hearing += step;
+                return original(event, ...others);
+            };
+        }
+        """
+    )
+    opens = "import cwm_jupyter as cwm\npanels = [cwm.panel() for _ in range(5)]\ndisplay(*panels)"
+    lab.notebook(f"{name}.ipynb", opens, "for panel in panels: panel.close()")
+    lab.open(page, f"{name}.ipynb")
+    before = page.evaluate("window.hearing")
+    lab.command(page, "notebook:run-cell-and-select-next")
+    panels = page.locator(".cwm-panel")
+    expect(panels).to_have_count(5, timeout=_PATIENCE_MS)
+    assert page.evaluate("window.hearing") == before + 5
+    # What shows widgets keeps the element in which a panel was.
+    page.evaluate(
+        "() => { window.kept = [...document.querySelectorAll('.cwm-panel')]"
+        ".flatMap((panel) => [panel, panel.parentElement]); }"
+    )
+    lab.command(page, "notebook:run-cell-and-select-next")
+    expect(panels).to_have_count(0, timeout=_PATIENCE_MS)
+    assert page.evaluate("window.hearing") == before
+    assert page.evaluate("window.kept.every((one) => !one.querySelector('.cwm-rows *'))")

@@ -343,6 +343,8 @@ function render({ model, el }) {
     total > nodes.length
       ? make("p", { class: "cwm-empty" }, `${count(offset + 1)} to ${count(offset + nodes.length)} of ${count(total)}; choose a window to see those around it.`)
       : null);
+    const list = parts.family.querySelector(".cwm-tree"), chosen = list.querySelector(".cwm-chosen");
+    if (chosen) list.scrollTop = chosen.offsetTop - list.offsetTop - list.clientHeight / 2;
   }
 
   function drawTurns() {
@@ -415,6 +417,9 @@ function render({ model, el }) {
     document.removeEventListener("visibilitychange", hidden);
     for (const [event, listener] of Object.entries(listeners)) model.off(event, listener);
     try { tell(false); } catch { /* the kernel is gone */ }
+    // What shows widgets keeps an element for longer than it is seen: let it be an empty one.
+    for (const part of Object.values(parts)) part.replaceChildren();
+    root.remove();
   };
 }
 
