@@ -27,8 +27,6 @@ export class Dashboard extends Widget {
   ) {
     super();
     this.addClass('cwm-Dashboard');
-    this.node.setAttribute('role', 'region');
-    this.node.setAttribute('aria-label', cwm.trans.__('Cache dashboard'));
     this.node.tabIndex = -1;
     this.detail = new Detail(cwm, commands);
     const tiles = new Tiles(cwm);

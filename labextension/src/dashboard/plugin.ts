@@ -38,6 +38,8 @@ export const dashboard: JupyterFrontEndPlugin<void> = {
     const open = (): MainAreaWidget<Dashboard> => {
       const content = new Dashboard(cwm, version, commands, themes);
       const widget = new MainAreaWidget({ content });
+      // Lab calls every one of them "main area content".
+      content.node.setAttribute('aria-label', trans.__('Cache dashboard'));
       widget.id = 'cwm-dashboard';
       widget.title.label = trans.__('Cache Dashboard');
       widget.title.icon = windowsIcon;
