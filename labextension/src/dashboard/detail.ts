@@ -127,7 +127,14 @@ export class Detail extends Section {
         : trans.__('chunks present at the freeze, not read');
     const facts: [string, string][] = [
       [trans.__('State'), window.state],
-      [trans.__('Context'), trans.__('%1 tokens in %2 turns', count(window.tokens), window.turns)],
+      [
+        trans.__('Context'),
+        trans.__(
+          '%1 tokens in %2',
+          count(window.tokens),
+          trans._n('%1 turn', '%1 turns', window.turns)
+        )
+      ],
       [
         trans.__('Size'),
         trans.__(
