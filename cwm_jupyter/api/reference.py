@@ -36,7 +36,7 @@ _TOPICS: tuple[ModuleType, ...] = (
     api.audit,
 )
 #: imported where it is used, and so not found through `cwm_jupyter.api`
-_LAZY = (doctor.Finding,)
+_LAZY: tuple[type[Value], ...] = (doctor.Finding,)
 _SECTION = re.compile(r"^(Attributes|Parameters|Returns|Raises|Examples)\n-+\n", re.MULTILINE)
 #: a name, or several, and below it what it means, indented
 _ITEM = re.compile(r"^(\S.*)\n((?:    .*\n?|\n)+)", re.MULTILINE)
@@ -171,22 +171,25 @@ def _table(head: str, items: Iterable[tuple[str, str]]) -> Iterator[str]:
 
 def _returned(lines: Iterable[str]) -> list[type[Value]]:
     """Return the values that are named in the lines, and those in their fields, by name."""
-    known = {one.__name__: one for one in (*_below(Value), *_LAZY)}
+    values: list[type[Value]] = [*_below(Value), *_LAZY]
+    known = {one.__name__: one for one in values}
     found: dict[str, type[Value]] = {}
     texts = [line for line in lines if line.startswith((")", "def "))]
     while texts:
         named = {name for text in texts for name in _TITLE.findall(text)} & (known.keys() - found)
         new = {name: known[name] for name in named}
         found |= new
-        texts = [
-            text
-            for one in new.values()
-            for text in (one.__bases__[0].__name__, *_fields(one).values())
-        ]
+        texts = [text for value in new.values() for text in _named_by(value)]
     return [found[name] for name in sorted(found)]
 
 
-def _below(value: type) -> Iterator[type]:
+def _named_by(value: type[Value]) -> Iterator[str]:
+    """Return the names of a value's base and of its fields' types."""
+    yield value.__bases__[0].__name__
+    yield from _fields(value).values()
+
+
+def _below(value: type[Value]) -> Iterator[type[Value]]:
     for one in value.__subclasses__():
         yield from (one, *_below(one))
 
