@@ -299,9 +299,10 @@ def test_a_list_that_comes_late_is_not_shown(panel: Panel, monkeypatch: pytest.M
     panel._heard(panel, {"do": "look", "text": "another"}, [])
     until(lambda: names(panel) == ["another"])
     gate.set()
-    until(lambda: asked == ["another", "paper"])
+    until(lambda: "paper" in asked)
+    before = len(asked)  # the panel looks of itself, too
     panel._heard(panel, {"do": "look", "text": "another", "sort": "name"}, [])
-    until(lambda: len(asked) == 3)
+    until(lambda: len(asked) > before)
     assert names(panel) == ["another"]
 
 
