@@ -33,7 +33,7 @@ async def start(asked: Asked) -> JobView:
         start_stack(workspace.settings, job, model=model)
         return launcher.status(workspace.settings)
 
-    return asked.start("up", lambda w, job: to_thread.run_sync(up, w, job))
+    return asked.start("start the stack", lambda w, job: to_thread.run_sync(up, w, job))
 
 
 async def stop(asked: Asked) -> JobView:
@@ -43,7 +43,7 @@ async def stop(asked: Asked) -> JobView:
         launcher.down(workspace.settings, job)
         return launcher.status(workspace.settings)
 
-    return asked.start("down", lambda w, job: to_thread.run_sync(down, w, job))
+    return asked.start("stop the stack", lambda w, job: to_thread.run_sync(down, w, job))
 
 
 async def logs(asked: Asked) -> LogTail:

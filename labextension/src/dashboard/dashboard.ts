@@ -64,7 +64,6 @@ export class Dashboard extends Widget {
   /** Show a window in detail, by its id. */
   choose(window: string): void {
     this.detail.choose(window);
-    this.detail.node.scrollIntoView({ block: 'start' });
   }
 
   dispose(): void {

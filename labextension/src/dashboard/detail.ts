@@ -36,12 +36,12 @@ export class Detail extends Section {
     this.say();
   }
 
-  /** Show a window, by its id or name; null: none. */
-  choose(window: string | null): void {
-    if (window !== this.chosen) {
-      this.chosen = window;
-      void this.refresh();
-    }
+  /** Show a window, by its id or name, and bring it into sight. */
+  choose(window: string): void {
+    this.chosen = window;
+    // What is there so far is short; it is scrolled to again once it has its length.
+    this.wanted = true;
+    void this.refresh();
   }
 
   recolour(): void {
@@ -105,6 +105,10 @@ export class Detail extends Section {
       ...(this.waterfall.query === null ? [] : [this.waterfall.node])
     );
     void this.waterfall.refresh();
+    if (this.wanted) {
+      this.wanted = false;
+      this.node.scrollIntoView({ block: 'start' });
+    }
   }
 
   private actions(): HTMLElement {
@@ -237,4 +241,5 @@ export class Detail extends Section {
 
   private readonly waterfall: Picture;
   private chosen: string | null = null;
+  private wanted = false;
 }
