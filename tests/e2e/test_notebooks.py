@@ -77,6 +77,26 @@ async def test_03_a_long_day(run) -> None:
     assert "probe equal to the bit" in told["%thaw difflib-first"]
 
 
+async def test_04_moving(run) -> None:
+    told = await run("04_moving.ipynb")
+    assert "all read from the disk and right" in _of(told, 'there("thaw travels --as arrived")')
+    assert "probe equal to the bit" in _of(told, 'there("thaw travels --as arrived")')
+    assert "DAMAGED" in _of(told, 'there("verify')
+    assert "1 computed again" in _of(told, 'there("repair')
+    assert "probe equal to the bit" in _of(told, 'there("thaw travels --as repaired")')
+    refusal = _of(told, 'there("thaw travels --as refused")')
+    assert "block_tokens: frozen with 128, the engine has 64" in refusal
+    assert "--recompute" in refusal
+    assert "computed anew" in _of(told, 'there("thaw travels --as anew')
+
+
+async def test_05_what_it_costs(run) -> None:
+    told = await run("05_what_it_costs.ipynb")
+    assert _of(told, "costs =").count(" MB") == 4
+    assert "ms a token" in _of(told, "def line")
+    assert _of(told, "usage =").count("of its own") == 4
+
+
 @pytest.mark.parametrize("path", sorted(_FOLDER.glob("*.ipynb")), ids=lambda path: path.stem)
 async def test_committed_notebooks_have_outputs_and_no_secret(path: Path) -> None:
     content = await asyncio.to_thread(path.read_text, encoding="utf-8")
