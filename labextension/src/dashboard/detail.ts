@@ -33,6 +33,7 @@ export class Detail extends Section {
     this.node.classList.add('cwm-Detail');
     this.waterfall = new Picture(cwm, 'thaw_waterfall', cwm.trans.__('Latest thaw'), []);
     this.waterfall.query = null;
+    cwm.windows.currentChanged.connect(this.follow, this);
     this.say();
   }
 
@@ -49,6 +50,7 @@ export class Detail extends Section {
   }
 
   dispose(): void {
+    this.cwm.windows.currentChanged.disconnect(this.follow, this);
     this.waterfall.dispose();
     super.dispose();
   }
@@ -77,6 +79,17 @@ export class Detail extends Section {
     }
   }
 
+  /** The commands are about the window that is chosen in the list, so that is the one shown. */
+  private follow(): void {
+    const { current } = this.cwm.windows;
+    if (current !== null && current.state !== 'deleted' && current.id !== this.chosen) {
+      this.chosen = current.id;
+      if (this.node.offsetParent !== null) {
+        void this.refresh();
+      }
+    }
+  }
+
   private say(): void {
     const { trans } = this.cwm;
     this.body.replaceChildren(
@@ -91,7 +104,7 @@ export class Detail extends Section {
   private show(status: WindowStatus, strip: ChunkStrip): void {
     const { trans } = this.cwm;
     const { window } = status;
-    // The commands are about the window that is chosen.
+    this.chosen = window.id;
     this.cwm.windows.current = window;
     this.waterfall.query = window.last_thaws.length > 0 ? { window: window.id } : null;
     this.body.replaceChildren(
