@@ -19,6 +19,8 @@ from cwm_jupyter.current import shared
 from cwm_jupyter.notebook.toolbar import MIME_TYPE, facts
 from cwm_jupyter.workspace import get_workspace
 
+pytestmark = pytest.mark.usefixtures("own_process")
+
 _ASK = """
 import json, sys
 from IPython.core.interactiveshell import InteractiveShell
