@@ -285,9 +285,12 @@ def test_of_a_large_family_it_shows_the_part_around_a_window(
 
 def test_a_list_that_comes_late_is_not_shown(panel: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
     cwm.clone("paper", "another")
-    listed, gate, asked = panel_state.listing, threading.Event(), []
+    listed, gate = panel_state.listing, threading.Event()
+    begun: list[str | None] = []
+    asked: list[str | None] = []
 
     async def slow(manager: Any, query: Query) -> Any:
+        begun.append(query.text)
         found = await listed(manager, query)
         if query.text == "paper":
             await to_thread.run_sync(gate.wait)
@@ -296,6 +299,7 @@ def test_a_list_that_comes_late_is_not_shown(panel: Panel, monkeypatch: pytest.M
 
     monkeypatch.setattr(panel_state, "listing", slow)
     panel._heard(panel, {"do": "look", "text": "paper"}, [])
+    until(lambda: "paper" in begun)
     panel._heard(panel, {"do": "look", "text": "another"}, [])
     until(lambda: names(panel) == ["another"])
     gate.set()
