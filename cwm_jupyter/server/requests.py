@@ -20,6 +20,7 @@ __all__ = [
     "FigureQuery",
     "FreezeBody",
     "LogsQuery",
+    "SessionEditBody",
     "SessionsQuery",
     "StartBody",
     "ThawBody",
@@ -32,6 +33,7 @@ PageSize = Annotated[int, Meta(ge=0, le=1000)]
 Name = Annotated[str, Meta(min_length=1, max_length=300)]
 Note = Annotated[str, Meta(max_length=10_000)]
 Tags = Annotated[tuple[Annotated[str, Meta(max_length=300)], ...], Meta(max_length=100)]
+Fields = Annotated[tuple[Annotated[str, Meta(max_length=100)], ...], Meta(max_length=100)]
 
 
 class _Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -117,6 +119,22 @@ class EditBody(_Strict, frozen=True, kw_only=True):
         _check_kept(self.add_tags, "add_tags", self.note, self.ttl)
 
 
+class SessionEditBody(_Strict, frozen=True, kw_only=True):
+    """What is to change of a session: see `cwm_jupyter.core.keeping.Keeping.edit_session`."""
+
+    name: Name | None = None
+    add_tags: Tags = ()
+    remove_tags: Tags = ()
+    ttl: str | None = None
+    pinned: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.name is not None:
+            with about("name"):
+                check_name(self.name, "session")
+        _check_kept(self.add_tags, "add_tags", None, self.ttl)
+
+
 class CloneBody(_Strict, frozen=True, kw_only=True):
     """A clone to be."""
 
@@ -135,6 +153,8 @@ class ThawBody(_Strict, frozen=True, kw_only=True):
 
     as_session: Name | None = None
     recompute: bool = False
+    accept_engine: bool = False
+    accept_unknown: Fields = ()
 
     def __post_init__(self) -> None:
         if self.as_session is not None:

@@ -1,11 +1,11 @@
-"""Sessions: list, look, delete and undo."""
+"""Sessions: list, look, change, delete and undo."""
 
 from __future__ import annotations
 
 from cwm_jupyter.core.models import Session, SessionStatus, Value
 from cwm_jupyter.server.answers import SessionListing
 from cwm_jupyter.server.operation import Asked, Operation
-from cwm_jupyter.server.requests import SessionsQuery
+from cwm_jupyter.server.requests import SessionEditBody, SessionsQuery
 
 __all__ = ["OPERATIONS"]
 
@@ -20,6 +20,21 @@ async def listing(asked: Asked) -> SessionListing:
 async def one(asked: Asked) -> Value:
     """Describe a session: its turns, messages, chunks and windows."""
     return await asked.run(lambda w: w.manager.status(session=asked.path["name"]))
+
+
+async def edit(asked: Asked) -> Session:
+    """Change a session's name, tags, time to live, or pin it."""
+    body: SessionEditBody = asked.body
+    return await asked.run(
+        lambda w: w.manager.keeping.edit_session(
+            asked.path["name"],
+            name=body.name,
+            add_tags=body.add_tags,
+            remove_tags=body.remove_tags,
+            ttl=body.ttl,
+            pinned=body.pinned,
+        )
+    )
 
 
 async def remove(asked: Asked) -> Session:
@@ -39,6 +54,7 @@ OPERATIONS = (
         "GET", "sessions", _R, listing, SessionListing, query=SessionsQuery, conditional=True
     ),
     Operation("GET", "sessions/{name}", _R, one, SessionStatus),
+    Operation("PATCH", "sessions/{name}", _R, edit, Session, body=SessionEditBody),
     Operation("DELETE", "sessions/{name}", _R, remove, Session),
     Operation("POST", "sessions/{name}/undo", _R, undo, Session),
 )

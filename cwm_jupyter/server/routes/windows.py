@@ -129,7 +129,12 @@ async def thaw(asked: Asked) -> JobView:
 
     def work(workspace: Workspace, job: Job) -> Awaitable[Value]:
         return workspace.manager.thaw(
-            name, as_session=body.as_session, recompute=body.recompute, job=job
+            name,
+            as_session=body.as_session,
+            recompute=body.recompute,
+            accept_engine=body.accept_engine,
+            accept_unknown=body.accept_unknown,
+            job=job,
         )
 
     return asked.start(f"thaw {name}", work)

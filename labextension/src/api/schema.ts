@@ -192,7 +192,8 @@ export interface paths {
         delete: operations["sessions_remove"];
         options?: never;
         head?: never;
-        patch?: never;
+        /** Change a session's name, tags, time to live, or pin it */
+        patch: operations["sessions_edit"];
         trace?: never;
     };
     "/sessions/{name}/undo": {
@@ -959,6 +960,10 @@ export interface components {
             as_session: string | null;
             /** @default false */
             recompute: boolean;
+            /** @default false */
+            accept_engine: boolean;
+            /** @default [] */
+            accept_unknown: string[];
         };
         /**
          * ChunkStrip
@@ -1071,6 +1076,22 @@ export interface components {
             windows: string[];
             /** @default [] */
             lineage: string[];
+        };
+        /**
+         * SessionEditBody
+         * @description What is to change of a session: see `cwm_jupyter.core.keeping.Keeping.edit_session`.
+         */
+        SessionEditBody: {
+            /** @default null */
+            name: string | null;
+            /** @default [] */
+            add_tags: string[];
+            /** @default [] */
+            remove_tags: string[];
+            /** @default null */
+            ttl: string | null;
+            /** @default null */
+            pinned: boolean | null;
         };
         /**
          * Tree
@@ -2139,6 +2160,50 @@ export interface operations {
             cookie?: never;
         };
         requestBody?: never;
+        responses: {
+            /** @description Success. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Session"];
+                };
+            };
+            /** @description The request is refused. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description It could not be done. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    sessions_edit: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SessionEditBody"];
+            };
+        };
         responses: {
             /** @description Success. */
             200: {

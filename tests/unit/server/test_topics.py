@@ -84,6 +84,31 @@ async def test_sessions(call: Any, kept: Any) -> None:
     assert wrong.document["context"]["field"] == "min_size"
 
 
+async def test_a_session_is_changed(call: Any, kept: Any) -> None:
+    await kept.talk("paper")
+    await kept.talk("letter")
+    changed = await call(
+        "PATCH", "sessions/paper", {"name": "essay", "add_tags": ["mine"], "ttl": "7d"}
+    )
+    assert changed.status == 200
+    told = changed.document
+    assert (told["name"], told["tags"], told["ttl_s"]) == ("essay", ["mine"], 7 * 86_400)
+    assert (await call("PATCH", "sessions/essay", {"pinned": True})).document["pinned"]
+    taken = await call("PATCH", "sessions/essay", {"name": "Letter"})
+    assert (taken.status, taken.document["code"]) == (409, "session.exists")
+    assert (await call("PATCH", "sessions/paper", {"pinned": True})).status == 404
+    assert (await call("PATCH", "sessions/essay", {})).status == 400
+    for wrong, field in (
+        ({"name": "a/b"}, "name"),
+        ({"add_tags": ["a b"]}, "add_tags"),
+        ({"ttl": "soon"}, "ttl"),
+        ({"pinned": "yes"}, "pinned"),
+        ({"note": "x"}, "note"),
+    ):
+        answer = await call("PATCH", "sessions/essay", wrong)
+        assert (answer.status, answer.document["context"]["field"]) == (400, field), wrong
+
+
 async def test_tree_and_compare(call: Any, kept: Any) -> None:
     await kept.frozen("one")
     await call("POST", "windows/one/clone", {"name": "two"})

@@ -92,6 +92,24 @@ async def test_a_window_is_thawed_by_a_job(call: Any, kept: Any) -> None:
     assert (wrong.status, wrong.document["context"]["field"]) == (400, "as_session")
 
 
+async def test_another_engine_is_accepted_by_name(call: Any, kept: Any, fake_stack: Any) -> None:
+    await kept.frozen("one")
+    fake_stack.told |= {"threads": 8, "rope": None}
+
+    async def thawed(body: dict[str, Any]) -> Any:
+        return await kept.ended((await call("POST", "windows/one/thaw", body)).document)
+
+    unknown = await thawed({"accept_engine": True})
+    assert (unknown["state"], unknown["error"]["code"]) == ("failed", "window.engine_mismatch")
+    numeric = await thawed({"accept_unknown": ["rope"]})
+    assert [one["field"] for one in numeric["error"]["context"]["differences"]] == ["threads"]
+    accepted = await thawed({"accept_engine": True, "accept_unknown": ["rope"]})
+    assert accepted["state"] == "done", accepted
+    for wrong in ({"accept_engine": "yes"}, {"accept_unknown": "rope"}):
+        answer = await call("POST", "windows/one/thaw", wrong)
+        assert (answer.status, answer.document["context"]["field"]) == (400, *wrong), wrong
+
+
 async def test_where_chunks_are_is_told_and_they_are_repaired(
     call: Any, kept: Any, service: Any
 ) -> None:
