@@ -4,6 +4,7 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import { Widget } from '@lumino/widgets';
 
 import { CWMError, told } from './api/errors';
+import { said } from './dom';
 
 /** A field of a form. */
 export interface Field {
@@ -32,7 +33,7 @@ class Form extends Widget implements Dialog.IBodyWidget<Values> {
       this.node.append(this.row(field, values[field.key] ?? '', problems[field.key]));
     }
     if (problems['']) {
-      this.node.append(said('cwm-Form-problem', problems[''], 'alert'));
+      this.node.append(said('span', 'cwm-Form-problem', problems[''], 'alert'));
     }
   }
 
@@ -57,27 +58,17 @@ class Form extends Widget implements Dialog.IBodyWidget<Values> {
     }
     label.append(name, input);
     if (field.help) {
-      label.append(said('cwm-Form-help', field.help));
+      label.append(said('span', 'cwm-Form-help', field.help));
     }
     if (problem) {
       input.setAttribute('aria-invalid', 'true');
-      label.append(said('cwm-Form-problem', problem, 'alert'));
+      label.append(said('span', 'cwm-Form-problem', problem, 'alert'));
     }
     this._inputs.set(field.key, input);
     return label;
   }
 
   private readonly _inputs = new Map<string, HTMLInputElement | HTMLTextAreaElement>();
-}
-
-function said(className: string, text: string, role?: string): HTMLElement {
-  const node = document.createElement('span');
-  node.className = className;
-  node.textContent = text;
-  if (role) {
-    node.setAttribute('role', role);
-  }
-  return node;
 }
 
 /**

@@ -3,13 +3,13 @@ import type { IThemeManager } from '@jupyterlab/apputils';
 import type { CommandRegistry } from '@lumino/commands';
 import type { IDisposable } from '@lumino/disposable';
 import type { Message } from '@lumino/messaging';
-import { Widget } from '@lumino/widgets';
 
 import type { ICWM } from '../tokens';
 import type { Version } from '../version';
+import { Watching } from '../watching';
 import { pictures } from './charts';
 import { Detail } from './detail';
-import { element } from './dom';
+import { element } from '../dom';
 import type { Cause, Section } from './section';
 import { Stack } from './stack';
 import { Tiles } from './tiles';
@@ -18,7 +18,7 @@ import { AuditSection, JobsSection } from './work';
 /** Changes often come several at once, and jobs tell of each step. */
 const TOGETHER_MS = 400;
 
-export class Dashboard extends Widget {
+export class Dashboard extends Watching {
   constructor(
     private readonly cwm: ICWM,
     private readonly version: Version,
@@ -83,35 +83,13 @@ export class Dashboard extends Widget {
     super.dispose();
   }
 
-  protected onAfterAttach(message: Message): void {
-    super.onAfterAttach(message);
-    if (this.isVisible) {
-      this.begin();
-    }
-  }
-
-  protected onAfterShow(message: Message): void {
-    super.onAfterShow(message);
-    this.begin();
-  }
-
-  protected onBeforeHide(message: Message): void {
-    this.rest();
-    super.onBeforeHide(message);
-  }
-
-  protected onBeforeDetach(message: Message): void {
-    this.rest();
-    super.onBeforeDetach(message);
-  }
-
   protected onActivateRequest(message: Message): void {
     super.onActivateRequest(message);
     this.node.focus();
   }
 
   /** Somebody looks: changes are heard of, and what was missed is loaded. */
-  private begin(): void {
+  protected begin(): void {
     if (this.watching === null) {
       this.watching = this.cwm.events.watch();
       void this.version.check();
@@ -119,7 +97,7 @@ export class Dashboard extends Widget {
     }
   }
 
-  private rest(): void {
+  protected rest(): void {
     clearTimeout(this.soon);
     this.soon = undefined;
     this.due.clear();

@@ -9,7 +9,7 @@ import { age, bytes, count, moment } from '../format';
 import type { ICWM } from '../tokens';
 import { knownAs } from '../windows';
 import { Picture } from './charts';
-import { button, element, table } from './dom';
+import { button, element, table } from '../dom';
 import { Section } from './section';
 import { drawStrip } from './strip';
 

@@ -2,7 +2,7 @@
 import type { IDisposable } from '@lumino/disposable';
 
 import { told } from '../api/errors';
-import { element } from './dom';
+import { element } from '../dom';
 
 /** What a section depends on: the index, the caches' figures, jobs. */
 export type Cause = 'index' | 'statistics' | 'job';

@@ -5,7 +5,7 @@ import { told } from '../api/errors';
 import type { JobView, LogTail, StackStatus } from '../api/types';
 import { age, bytes } from '../format';
 import type { ICWM } from '../tokens';
-import { button, element, table } from './dom';
+import { button, element, table } from '../dom';
 import { Section } from './section';
 import { phase } from './tiles';
 

@@ -1,7 +1,7 @@
 /** A window's chunks as a strip: one cell for each, or for several where there are very many. */
 import type { ChunkStrip } from '../api/types';
 import type { ICWM } from '../tokens';
-import { element } from './dom';
+import { element } from '../dom';
 
 export type Place = ChunkStrip['places'][number];
 

@@ -2,7 +2,7 @@
 import type { Overview, StackStatus, Statistics } from '../api/types';
 import { bytes, count } from '../format';
 import type { ICWM } from '../tokens';
-import { element } from './dom';
+import { element } from '../dom';
 import { Section } from './section';
 
 /** A figure, what it is, and more about it. */

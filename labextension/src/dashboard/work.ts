@@ -5,7 +5,7 @@ import { told } from '../api/errors';
 import type { AuditReport, JobListing, JobView } from '../api/types';
 import { moment } from '../format';
 import type { ICWM } from '../tokens';
-import { button, element, table } from './dom';
+import { button, element, table } from '../dom';
 import { Section } from './section';
 import { duration } from './tiles';
 

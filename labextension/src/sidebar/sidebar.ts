@@ -7,15 +7,17 @@ import { PanelLayout, Widget } from '@lumino/widgets';
 import { told } from '../api/errors';
 import type { Statistics } from '../api/types';
 import { CommandIDs } from '../commands';
+import { button, element, said } from '../dom';
 import type { ICWM } from '../tokens';
 import type { Version } from '../version';
+import { Watching } from '../watching';
 import { Header } from './header';
 import { WindowList } from './list';
 
 /** Ages are told in minutes at least. */
 const AGES_MS = 60_000;
 
-export class Sidebar extends Widget {
+export class Sidebar extends Watching {
   constructor(
     private readonly cwm: ICWM,
     private readonly version: Version,
@@ -61,28 +63,6 @@ export class Sidebar extends Widget {
     }
   }
 
-  protected onAfterShow(message: Message): void {
-    super.onAfterShow(message);
-    this.begin();
-  }
-
-  protected onAfterAttach(message: Message): void {
-    super.onAfterAttach(message);
-    if (this.isVisible) {
-      this.begin();
-    }
-  }
-
-  protected onBeforeHide(message: Message): void {
-    this.rest();
-    super.onBeforeHide(message);
-  }
-
-  protected onBeforeDetach(message: Message): void {
-    this.rest();
-    super.onBeforeDetach(message);
-  }
-
   protected onActivateRequest(message: Message): void {
     super.onActivateRequest(message);
     if (this.list.isHidden) {
@@ -92,7 +72,7 @@ export class Sidebar extends Widget {
     }
   }
 
-  private begin(): void {
+  protected begin(): void {
     if (this.watching === null) {
       this.watching = this.cwm.events.watch();
       this.ages = setInterval(() => this.list.redraw(), AGES_MS);
@@ -101,7 +81,7 @@ export class Sidebar extends Widget {
     }
   }
 
-  private rest(): void {
+  protected rest(): void {
     this.watching?.dispose();
     this.watching = null;
     clearInterval(this.ages);
@@ -159,14 +139,14 @@ export class Sidebar extends Widget {
     const { trans } = this.cwm;
     const notes: HTMLElement[] = [];
     if (problem !== null) {
-      notes.push(note('cwm-Note cwm-mod-error', problem, 'alert'));
+      notes.push(said('div', 'cwm-Note cwm-mod-error', problem, 'alert'));
     }
     if (this.version.elsewhere !== null) {
-      notes.push(note('cwm-Note cwm-mod-warn', this.version.elsewhere));
+      notes.push(said('div', 'cwm-Note cwm-mod-warn', this.version.elsewhere));
     }
     if (this.running === false && this.version.problem === null && problem === null) {
-      const down = note('cwm-Note', trans.__('No stack is running.'));
-      down.append(' ', code('%cwm up'), ' ', trans.__('starts one.'));
+      const down = said('div', 'cwm-Note', trans.__('No stack is running.'));
+      down.append(' ', element('code', '', '%cwm up'), ' ', trans.__('starts one.'));
       notes.push(down);
     }
     const key = notes.map(one => one.outerHTML).join('');
@@ -183,19 +163,19 @@ export class Sidebar extends Widget {
     if (this.version.problem !== null) {
       const again = button(trans.__('Look again'), () => void this.again());
       return [
-        note('cwm-Instead-title', trans.__('Not available')),
-        note('', this.version.problem),
+        said('div', 'cwm-Instead-title', trans.__('Not available')),
+        said('div', '', this.version.problem),
         again
       ];
     }
     if (windows.total === null) {
       if (error === null) {
-        return [note('cwm-Instead-faint', trans.__('Loading…'))];
+        return [said('div', 'cwm-Instead-faint', trans.__('Loading…'))];
       }
       const again = button(trans.__('Try again'), () => void this.again());
       return [
-        note('cwm-Instead-title', trans.__('The windows cannot be listed')),
-        note('', told(error), 'alert'),
+        said('div', 'cwm-Instead-title', trans.__('The windows cannot be listed')),
+        said('div', '', told(error), 'alert'),
         again
       ];
     }
@@ -204,7 +184,7 @@ export class Sidebar extends Widget {
     }
     if (!windows.unfiltered) {
       const clear = button(trans.__('Clear the search'), () => this.header.clear());
-      return [note('cwm-Instead-title', trans.__('No window matches')), clear];
+      return [said('div', 'cwm-Instead-title', trans.__('No window matches')), clear];
     }
     return this.beginning();
   }
@@ -221,12 +201,16 @@ export class Sidebar extends Widget {
       ['%thaw paper', trans.__('go on from there another day')]
     ]) {
       const step = document.createElement('li');
-      step.append(code(line), note('', what));
+      step.append(element('code', '', line), said('div', '', what));
       steps.append(step);
     }
     return [
-      note('cwm-Instead-title', trans.__('No windows yet')),
-      note('', trans.__('A window keeps the state of a conversation with a model. In a notebook:')),
+      said('div', 'cwm-Instead-title', trans.__('No windows yet')),
+      said(
+        'div',
+        '',
+        trans.__('A window keeps the state of a conversation with a model. In a notebook:')
+      ),
       steps
     ];
   }
@@ -248,29 +232,4 @@ export class Sidebar extends Widget {
   private running: boolean | null = null;
   private shown = '';
   private noted = '';
-}
-
-function note(className: string, text: string, role?: string): HTMLElement {
-  const node = document.createElement('div');
-  node.className = className;
-  node.textContent = text;
-  if (role) {
-    node.setAttribute('role', role);
-  }
-  return node;
-}
-
-function code(text: string): HTMLElement {
-  const node = document.createElement('code');
-  node.textContent = text;
-  return node;
-}
-
-function button(label: string, pressed: () => void): HTMLElement {
-  const node = document.createElement('button');
-  node.type = 'button';
-  node.className = 'cwm-Button';
-  node.textContent = label;
-  node.onclick = pressed;
-  return node;
 }

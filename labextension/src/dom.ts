@@ -14,6 +14,20 @@ export function element<K extends keyof HTMLElementTagNameMap>(
   return node;
 }
 
+/** Words, with a role for screen readers where they have one. */
+export function said<K extends keyof HTMLElementTagNameMap>(
+  tag: K,
+  className: string,
+  text: string,
+  role = ''
+): HTMLElementTagNameMap[K] {
+  const node = element(tag, className, text);
+  if (role) {
+    node.setAttribute('role', role);
+  }
+  return node;
+}
+
 /** A button. */
 export function button(label: string, press: () => void, title = ''): HTMLButtonElement {
   const node = element('button', 'cwm-Button', label);
