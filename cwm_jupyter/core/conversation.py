@@ -15,7 +15,7 @@ from cwm_jupyter.core.lifetime import refuse_expired, renewed
 from cwm_jupyter.core.models import Reply, Session, now
 from cwm_jupyter.core.policy import is_due
 from cwm_jupyter.core.transcript import Transcript
-from cwm_jupyter.errors import ValidationError
+from cwm_jupyter.errors import EngineMismatchError, ValidationError
 
 __all__ = ["compose", "say"]
 
@@ -98,8 +98,17 @@ async def say(
         The message does not fit into the model's context.
     StateTransitionError
         The session has expired.
+    EngineMismatchError
+        The engine serves another model than the session was begun with.
     """
     refuse_expired(session)
+    if session.tokens and session.model != stack.model:
+        raise EngineMismatchError(
+            f"The session {session.name!r} is of the model {session.model}, and the engine serves "
+            f"{stack.model}: it would take the session's tokens for other words.",
+            hint="Start a stack with that model, or begin another session with -s NAME.",
+            session=session.name,
+        )
     transcript = await to_thread.run_sync(library.transcript, session)
     facts = await stack.facts()
     exchange = await Exchange.prepare(
@@ -113,7 +122,7 @@ async def say(
 
     def record() -> Reply:
         extended = exchange.extended()
-        entry = _record(library, session.id, extended, facts.max_context_tokens)
+        entry = _record(library, session.id, extended, stack.model, facts.max_context_tokens)
         return reply(extended, session.name).replace(
             freeze_due=is_due(entry, library.index.get_window)
         )
@@ -129,7 +138,11 @@ async def say(
 
 
 def _record(
-    library: Library, session_id: str, transcript: Transcript, max_context_tokens: int | None
+    library: Library,
+    session_id: str,
+    transcript: Transcript,
+    model: str,
+    max_context_tokens: int | None,
 ) -> Session:
     """Keep the transcript, then the index entry: a crash between leaves a count that is behind."""
     library.write_transcript(session_id, transcript)
@@ -139,6 +152,7 @@ def _record(
             session = session.to("active")
         return renewed(
             session.replace(
+                model=model,
                 tokens=len(transcript.token_ids),
                 turns=len(transcript.turns),
                 max_context_tokens=max_context_tokens,

@@ -11,13 +11,22 @@ that route only the block size and the model's name are known.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from cwm_jupyter.core.models import Fingerprint, Value
 from cwm_jupyter.errors import EngineMismatchError, ModelError
 
-__all__ = ["LAYOUT_FIELDS", "NUMERIC_FIELDS", "Difference", "check", "collect", "compare"]
+__all__ = [
+    "LAYOUT_FIELDS",
+    "NUMERIC_FIELDS",
+    "SAME_WORDS",
+    "Difference",
+    "check",
+    "collect",
+    "compare",
+    "surely_differ",
+]
 
 LAYOUT_FIELDS = (
     "weights_digest",
@@ -45,6 +54,10 @@ NUMERIC_FIELDS = (
     "tokenizer_digest",
     "chat_template_digest",
 )
+
+
+#: where these differ the same token ids are other words
+SAME_WORDS = ("tokenizer_digest",)
 
 
 class Difference(Value, frozen=True, kw_only=True):
@@ -120,6 +133,12 @@ def compare(frozen: Fingerprint, engine: Fingerprint) -> list[Difference]:
                     Difference(field=name, kind="unknown" if unknown else kind, frozen=a, engine=b)
                 )
     return differences
+
+
+def surely_differ(frozen: Fingerprint, engine: Fingerprint, fields: Iterable[str]) -> list[str]:
+    """Return which of the fields both sides know, and know otherwise."""
+    old, new = {**frozen.layout, **frozen.numeric}, {**engine.layout, **engine.numeric}
+    return [f for f in fields if None not in (old.get(f), new.get(f)) and old[f] != new[f]]
 
 
 def check(

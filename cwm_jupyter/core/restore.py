@@ -29,6 +29,7 @@ from cwm_jupyter.core.job import Job
 from cwm_jupyter.core.lifetime import lasting, ttl_s
 from cwm_jupyter.core.models import (
     ChunkRef,
+    Fingerprint,
     Probe,
     ProbeResult,
     Restored,
@@ -235,6 +236,7 @@ class Restore:
         """Refuse an engine that the window does not fit, and return the differences accepted."""
         differences = fingerprint.compare(self._manifest.fingerprint, facts.fingerprint)
         if recompute:
+            self._check_words(facts.fingerprint)
             return [str(d) for d in differences]
         accepted = fingerprint.check(
             self.window.known_as,
@@ -251,6 +253,19 @@ class Restore:
                 differences=[d.to_dict() for d in differences],
             )
         return accepted
+
+    def _check_words(self, engine: Fingerprint) -> None:
+        """Refuse an engine for which the window's tokens are other words."""
+        differ = fingerprint.surely_differ(
+            self._manifest.fingerprint, engine, fingerprint.SAME_WORDS
+        )
+        if differ:
+            raise EngineMismatchError(
+                f"The window {self.window.known_as!r} cannot be computed here: it is of another "
+                "tokenizer than the running engine's, so that its tokens would be other words.",
+                hint="Start a stack with its model.",
+                differences=differ,
+            )
 
     def _size_bytes(self) -> int | None:
         """Return the size of the chunks up to where it goes back to; None: unknown."""

@@ -15,6 +15,7 @@ from cwm_jupyter.core.archive.format import Details
 from cwm_jupyter.core.archive.reader import Reader
 from cwm_jupyter.core.chunks import ChunkStore
 from cwm_jupyter.core.connection import ConnectedStack, EngineFacts
+from cwm_jupyter.core.fingerprint import SAME_WORDS, surely_differ
 from cwm_jupyter.core.freeze import settle
 from cwm_jupyter.core.job import Job
 from cwm_jupyter.core.lineage import Lineages
@@ -25,8 +26,6 @@ from cwm_jupyter.errors import ContextFullError, CWMError, EngineMismatchError, 
 
 __all__ = ["Recompute"]
 
-#: where this differs, tokens mean other words
-_SAME_WORDS = ("tokenizer_digest",)
 #: where these differ, it is another model
 _SAME_MODEL = ("weights_digest", "model_config_digest")
 
@@ -105,7 +104,7 @@ class Recompute:
                 arrival.entry.name,
                 arrival.fingerprint,
                 self.facts.fingerprint,
-                (*_SAME_WORDS, *(() if self.asked else _SAME_MODEL)),
+                (*SAME_WORDS, *(() if self.asked else _SAME_MODEL)),
             )
 
     def address(self, arrival: Arrival) -> None:
@@ -203,11 +202,10 @@ def _refused(error: CWMError) -> bool:
 def _check_engine(
     name: str, archived: Fingerprint, engine: Fingerprint, fields: Sequence[str]
 ) -> None:
-    old, new = {**archived.layout, **archived.numeric}, {**engine.layout, **engine.numeric}
-    differ = [f for f in fields if None not in (old.get(f), new.get(f)) and old[f] != new[f]]
+    differ = surely_differ(archived, engine, fields)
     if not differ:
         return
-    if differ[0] in _SAME_WORDS:
+    if differ[0] in SAME_WORDS:
         what, hint = "tokenizer", "Start a stack with its model, then import again."
     else:
         what = "model"

@@ -14,6 +14,7 @@ from cwm_jupyter.core.conversation import compose
 from cwm_jupyter.core.models import Message
 from cwm_jupyter.errors import (
     ContextFullError,
+    EngineMismatchError,
     SessionBusyError,
     SessionNotFoundError,
     StateTransitionError,
@@ -262,3 +263,16 @@ async def test_a_session_that_is_not_there(bench: Bench) -> None:
     with pytest.raises(SessionNotFoundError, match="'tolk'") as caught:
         await bench.manager.say("tolk", "And then?")
     assert "talk" in (caught.value.hint or "")
+
+
+async def test_another_model_does_not_go_on_in_a_session(bench: Bench) -> None:
+    before = await bench.talk("talk")
+    await bench.manager.create_session("begun")
+    bench.stack.model = "other"
+    bench.stack.restart()
+    await bench.reconnect()
+    with pytest.raises(EngineMismatchError, match="model toy, and the engine serves other"):
+        await bench.manager.say("talk", "And then?")
+    assert await bench.manager.session("talk") == before
+    await bench.manager.say("begun", QUESTION)  # nothing was said in it
+    assert (await bench.manager.session("begun")).model == "other"

@@ -264,6 +264,20 @@ async def test_recompute_builds_anew_in_a_lineage_of_its_own(bench: Bench) -> No
     assert before < {name for name, _ in bench.stack.vault.records()}
 
 
+async def test_what_is_other_words_for_the_engine_is_not_recomputed(bench: Bench) -> None:
+    await bench.frozen("paper")
+    told = bench.stack.told
+    asked = len(bench.stack.prompts)
+    tell(bench, tokenizer_digest="other")
+    with pytest.raises(EngineMismatchError, match="another tokenizer"):
+        await bench.manager.thaw("paper", recompute=True)
+    assert len(bench.stack.prompts) == asked
+    assert await sessions(bench) == ["paper"]
+    bench.stack.told = told  # which does not tell everything: what is unknown is no reason
+    tell(bench, tokenizer_digest=None)
+    assert (await bench.manager.thaw("paper", recompute=True)).recompute
+
+
 async def test_recompute_needs_neither_the_secret_nor_the_chunks(bench: Bench) -> None:
     window = await bench.frozen("paper")
     (bench.home / "keys" / f"{window.lineage_id}.secret").unlink()
