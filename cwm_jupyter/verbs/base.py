@@ -8,13 +8,23 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from cwm_jupyter.parsing import Parser
+from cwm_jupyter.parsing import Parser, natural
 
 if TYPE_CHECKING:
     from cwm_jupyter.core.job import JobState
     from cwm_jupyter.workspace import Workspace
 
-__all__ = ["DRY_RUN", "PLACE", "SESSION", "TAGS", "WINDOW", "FrontEnd", "Verb", "argument"]
+__all__ = [
+    "DRY_RUN",
+    "PLACE",
+    "SAMPLING",
+    "SESSION",
+    "TAGS",
+    "WINDOW",
+    "FrontEnd",
+    "Verb",
+    "argument",
+]
 
 
 class FrontEnd(Protocol):
@@ -100,6 +110,21 @@ def argument(*names: str, **options: Any) -> tuple[tuple[str, ...], dict[str, An
     return names, options
 
 
+SAMPLING = (
+    argument(
+        "--max-tokens",
+        type=natural,
+        metavar="N",
+        help="longest answer, in tokens (default: 512)",
+    ),
+    argument(
+        "--temperature",
+        type=float,
+        default=0.0,
+        metavar="T",
+        help="how freely it chooses its words; 0 is greedy (default: 0)",
+    ),
+)
 SESSION = argument(
     "-s", "--session", metavar="SESSION", help="the session (default: the present one, or main)"
 )

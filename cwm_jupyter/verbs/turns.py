@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from cwm_jupyter.parsing import natural
-from cwm_jupyter.verbs.base import PLACE, SESSION, FrontEnd, Verb, argument
+from cwm_jupyter.verbs.base import PLACE, SAMPLING, SESSION, FrontEnd, Verb, argument
 
 if TYPE_CHECKING:
     from cwm_jupyter.core.answers import AskReport, RewindReport
@@ -83,19 +83,7 @@ VERBS = (
                 metavar="QUESTION",
                 help="one argument each; - reads standard input, a line each",
             ),
-            argument(
-                "--max-tokens",
-                type=natural,
-                metavar="N",
-                help="longest answer, in tokens (default: 512)",
-            ),
-            argument(
-                "--temperature",
-                type=float,
-                default=0.0,
-                metavar="T",
-                help="how freely it chooses its words; 0 is greedy (default: 0)",
-            ),
+            *SAMPLING,
             argument(
                 "--keep",
                 metavar="NAME",

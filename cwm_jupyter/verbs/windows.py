@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cwm_jupyter.errors import ValidationError
 from cwm_jupyter.parsing import natural
-from cwm_jupyter.verbs.base import PLACE, SESSION, TAGS, FrontEnd, Verb, argument
+from cwm_jupyter.verbs.base import PLACE, SAMPLING, SESSION, TAGS, FrontEnd, Verb, argument
 from cwm_jupyter.verbs.keeping import freeze_by_itself
 from cwm_jupyter.verbs.listing import LS
 
@@ -150,19 +150,7 @@ VERBS = (
         [
             argument("text", nargs="*", metavar="TEXT", help="what to say; - reads standard input"),
             SESSION,
-            argument(
-                "--max-tokens",
-                type=natural,
-                metavar="N",
-                help="longest answer, in tokens (default: 512)",
-            ),
-            argument(
-                "--temperature",
-                type=float,
-                default=0.0,
-                metavar="T",
-                help="how freely it chooses its words; 0 is greedy (default: 0)",
-            ),
+            *SAMPLING,
             argument("--system", metavar="TEXT", help="system message of a new session"),
             argument(
                 "--edit",
