@@ -14,7 +14,7 @@ from filelock import FileLock
 from cwm_jupyter.config import load
 from cwm_jupyter.stack.environment import uv_binary
 
-__all__ = ["BUILT", "ROOT", "SOURCES", "ensure_built", "environ", "jlpm", "node_fits"]
+__all__ = ["BUILT", "ROOT", "SOURCES", "ensure_built", "environ", "jlpm", "node_fits", "run"]
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "labextension"
@@ -84,7 +84,7 @@ def _node_from_pypi() -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):
         if not (folder / "complete").exists():
-            _run(uv_binary(), "pip", "install", "--quiet", "--require-hashes", "--no-deps",
+            run(uv_binary(), "pip", "install", "--quiet", "--require-hashes", "--no-deps",
                  "--target", str(folder), "-r", str(_NODE), env=dict(os.environ))  # fmt: skip
             (folder / "complete").touch()
     return binaries
@@ -118,10 +118,11 @@ def _digest(*files: Path) -> str:
 
 
 def _jlpm(*arguments: str) -> str:
-    return _run("jlpm", *arguments, env=environ(), cwd=SOURCES)
+    return run("jlpm", *arguments, env=environ(), cwd=SOURCES)
 
 
-def _run(*command: str, env: dict[str, str], cwd: Path = ROOT) -> str:
+def run(*command: str, env: dict[str, str], cwd: Path = ROOT) -> str:
+    """Run a command, and return what it said; where it fails that is the error."""
     done = subprocess.run(
         command,
         env=env,

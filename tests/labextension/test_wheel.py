@@ -12,7 +12,7 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
-from extension import ROOT, ensure_built, environ
+from extension import ROOT, ensure_built, environ, run
 
 import cwm_jupyter
 from cwm_jupyter.stack.environment import uv_binary
@@ -63,7 +63,7 @@ def bare(dist: Path, wheel: Path) -> dict[str, str]:
     lent = sysconfig.get_path("purelib")
     Path(site.strip(), "lent.pth").write_text(f"{lent}\n")
     quiet = ("--quiet", "--offline", "--no-deps")
-    _run([uv_binary(), "pip", "install", *quiet, "--python", python, str(wheel)], dist, environ())
+    run(uv_binary(), "pip", "install", *quiet, "--python", python, str(wheel), env=environ())
     private = {
         name: str(dist / name.lower())
         for name in ("HOME", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")
@@ -100,7 +100,7 @@ def test_jupyter_finds_both_extensions_without_node(bare: dict[str, str]) -> Non
 def test_a_wheel_of_the_sdist_is_the_same_and_needs_no_node(dist: Path, wheel: Path) -> None:
     (sdist,) = dist.glob("*.tar.gz")
     (dist / "unpacked").mkdir()
-    _run(["tar", "-xzf", str(sdist)], dist / "unpacked", environ())
+    run("tar", "-xzf", str(sdist), cwd=dist / "unpacked", env=environ())
     (sources,) = (dist / "unpacked").iterdir()
     _build(sources, dist / "again", {**os.environ, "PATH": str(dist)}, "wheel")
     with ZipFile(wheel) as first, ZipFile(dist / "again" / wheel.name) as again:
@@ -118,30 +118,16 @@ def _contents(archive: ZipFile) -> dict[str, int]:
 
 def _build(sources: Path, folder: Path, environment: dict[str, str], *targets: str) -> None:
     command = [sys.executable, "-m", "hatchling", "build", "-d", str(folder)]
-    _run([*command, *(word for target in targets for word in ("-t", target))], sources, environment)
+    chosen = [word for target in targets for word in ("-t", target)]
+    run(*command, *chosen, cwd=sources, env=environment)
 
 
 def _jupyter(environment: dict[str, str], module: str, *arguments: str) -> str:
     """Return what a command of Jupyter's says, without its colours."""
     binaries = Path(environment["PATH"])
-    said = _run([str(binaries / "python"), "-m", module, *arguments], binaries, environment)
+    said = run(str(binaries / "python"), "-m", module, *arguments, cwd=binaries, env=environment)
     return re.sub(r"\x1b\[[\d;]*m", "", said)
 
 
 def _python(folder: Path) -> str:
     return str(folder / ("Scripts" if os.name == "nt" else "bin") / "python")
-
-
-def _run(command: list[str], folder: Path, environment: dict[str, str]) -> str:
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout

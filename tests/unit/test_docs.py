@@ -23,8 +23,6 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 PYTHON = ROOT / "docs" / "python.md"
 
-#: made by the browser's tests
-_PICTURES = ROOT / "docs" / "images"
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^)\s]+)\)|(?:src|srcset)=\"([^\"]+)\"")
 #: where a terminal's line ends for `cwm`
@@ -61,8 +59,6 @@ def test_links_lead_somewhere(page: Path) -> None:
             continue
         path, _, anchor = unquote(link).partition("#")
         target = (page.parent / path).resolve() if path else page
-        if _PICTURES in target.parents:
-            continue
         assert target.exists(), link
         if anchor:
             assert anchor in _anchors(target), link
