@@ -17,10 +17,10 @@ from pathlib import Path
 
 import httpx2
 import nbformat
-from extension import ROOT, ensure_built
+from extension import ROOT, SOURCES, ensure_built
 from playwright.sync_api import Browser, Page, Playwright
 
-__all__ = ["Lab", "browser", "running_lab", "shoot"]
+__all__ = ["Lab", "browser", "running_lab", "serious", "shoot", "use_dark"]
 
 #: what the pages looked like in the last run, for people
 _SHOTS = Path(__file__).parent / ".shots"
@@ -172,6 +172,27 @@ def shoot(page: Page, name: str) -> None:
     """Keep a picture of the page."""
     _SHOTS.mkdir(exist_ok=True)
     page.screenshot(path=_SHOTS / f"{name}.png")
+
+
+def use_dark(page: Page) -> None:
+    """Change to Lab's dark theme, and wait until it is there."""
+    page.evaluate(
+        "() => void window.jupyterapp.commands.execute("
+        "'apputils:change-theme', {theme: 'JupyterLab Dark'})"
+    )
+    page.wait_for_function("() => document.body.dataset.jpThemeName === 'JupyterLab Dark'")
+    page.wait_for_timeout(1500)  # it fades in
+
+
+def serious(page: Page, selector: str) -> list[str]:
+    """Return what axe-core finds in a part of the page that is serious or worse."""
+    page.evaluate((SOURCES / "node_modules/axe-core/axe.min.js").read_text(encoding="utf-8"))
+    found = page.evaluate("selector => axe.run(selector)", selector)
+    return [
+        f"{one['id']}: {one['help']}: {[node['html'][:200] for node in one['nodes']]}"
+        for one in found["violations"]
+        if one["impact"] in ("serious", "critical")
+    ]
 
 
 def _free_port() -> int:

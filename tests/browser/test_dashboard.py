@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from bench import Bench
-from browser.lab import PATIENCE_MS, Lab, running_lab, shoot
-from extension import SOURCES
+from browser.lab import PATIENCE_MS, Lab, running_lab, serious, shoot, use_dark
 from playwright.sync_api import Page, expect
-
-_AXE = SOURCES / "node_modules" / "axe-core" / "axe.min.js"
-_DARK = "JupyterLab Dark"
 
 
 async def _fill(folder: Path) -> None:
@@ -61,26 +56,6 @@ def drawn(dashboard: Any, title: str) -> Any:
     return picture
 
 
-def use_theme(page: Page, theme: str) -> None:
-    page.evaluate(
-        "theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", theme
-    )
-    page.wait_for_function(
-        "theme => document.body.dataset.jpThemeName === theme", arg=theme, timeout=60_000
-    )
-
-
-def serious(page: Page, selector: str) -> list[str]:
-    """What axe-core finds that is serious or worse."""
-    page.evaluate(_AXE.read_text(encoding="utf-8"))
-    found = page.evaluate("selector => axe.run(selector)", selector)
-    return [
-        f"{one['id']}: {one['help']}: {json.dumps([node['html'][:200] for node in one['nodes']])}"
-        for one in found["violations"]
-        if one["impact"] in ("serious", "critical")
-    ]
-
-
 def test_it_shows_what_is_kept_and_what_is_not_known(filled: Lab, page: Page) -> None:
     dashboard = opened(filled, page)
     tiles = dashboard.locator(".cwm-Tile")
@@ -96,7 +71,7 @@ def test_it_shows_what_is_kept_and_what_is_not_known(filled: Lab, page: Page) ->
     expect(dashboard.locator(".cwm-Section", has_text="Latest changes")).to_contain_text("freeze")
     shoot(page, "dashboard-light")
     assert serious(page, ".cwm-Dashboard") == []
-    use_theme(page, _DARK)
+    use_dark(page)
     shoot(page, "dashboard-dark")
     assert serious(page, ".cwm-Dashboard") == []
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from browser.lab import Lab, running_lab, shoot
+from browser.lab import Lab, running_lab, serious, shoot, use_dark
 from entries import make_session, make_window
 from playwright.sync_api import Locator, Page, expect
 
@@ -76,14 +76,6 @@ def rows(sidebar: Locator) -> Locator:
     return sidebar.get_by_role("listbox").get_by_role("option")
 
 
-def dark(page: Page) -> None:
-    page.evaluate(
-        "() => void window.jupyterapp.commands.execute("
-        "'apputils:change-theme', {theme: 'JupyterLab Dark'})"
-    )
-    page.wait_for_timeout(1500)  # the theme fades in
-
-
 def test_windows_appear_newest_first_in_both_themes(lab: Lab, page: Page) -> None:
     sidebar = opened(lab, page)
     expect(rows(sidebar).first).to_contain_text("paper-read")
@@ -93,8 +85,10 @@ def test_windows_appear_newest_first_in_both_themes(lab: Lab, page: Page) -> Non
     expect(sidebar).to_contain_text("No stack is running.")
     assert rows(sidebar).count() < 60  # the others are not there
     shoot(page, "sidebar-light")
-    dark(page)
+    assert serious(page, "#cwm-windows") == []
+    use_dark(page)
     shoot(page, "sidebar-dark")
+    assert serious(page, "#cwm-windows") == []
 
 
 def test_what_others_do_is_seen(lab: Lab, page: Page, library: Library) -> None:
