@@ -95,11 +95,11 @@ class RouteHandler(APIHandler):
             async for chunk in stream.chunks:
                 self.write(chunk)
                 await self.flush()
+            await self.finish(set_content_type=stream.content_type)
         except StreamClosedError:
-            return
+            pass  # the client is gone
         finally:
             stream.close()
-        await self.finish(set_content_type=stream.content_type)
 
     def on_connection_close(self) -> None:
         """End a stream whose client is gone."""

@@ -66,7 +66,7 @@ async def test_02_branches(run) -> None:
     assert _of(told, "%cwm ask").count("4,864") == 4  # the context was computed once
     assert "├── indenting" in told["%cwm tree context"]
     assert "38 common" in _of(told, "%cwm compare")
-    assert "4,864 of 4,932 tokens" in _of(told, "print(")
+    assert "4,864 of " in _of(told, "print(")
 
 
 async def test_03_a_long_day(run) -> None:

@@ -267,6 +267,16 @@ async def test_clients_hear_of_jobs_and_of_the_index(
     assert service.hub._watcher is None
 
 
+async def test_a_client_that_goes_is_no_error(
+    listener: Listener, service: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    await listener.until("event: index")
+    await listener.close()
+    await _when(lambda: not service.hub.listeners)
+    await asyncio.sleep(0)  # the handler ends
+    assert [line.getMessage() for line in caplog.records if line.levelname == "ERROR"] == []
+
+
 async def test_a_stream_ends_with_the_server(listener: Listener, service: Any) -> None:
     await listener.until("event: index")
     await service.close()
