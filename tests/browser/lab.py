@@ -20,7 +20,17 @@ import nbformat
 from extension import ROOT, SOURCES, ensure_built
 from playwright.sync_api import Browser, Page, Playwright
 
-__all__ = ["Lab", "browser", "running_lab", "serious", "shoot", "use_dark"]
+__all__ = [
+    "Lab",
+    "browser",
+    "free_port",
+    "private_jupyter",
+    "running_lab",
+    "serious",
+    "serving",
+    "shoot",
+    "use_dark",
+]
 
 #: what the pages looked like in the last run, for people
 _SHOTS = Path(__file__).parent / ".shots"
@@ -91,14 +101,11 @@ class Lab:
         page.evaluate("name => void window.jupyterapp.commands.execute(name)", name)
 
 
-@contextmanager
-def running_lab(folder: Path, environ: dict[str, str]) -> Iterator[Lab]:
-    """Run JupyterLab, which serves Notebook 7 too, in a folder; stopped at the end.
+def private_jupyter(folder: Path) -> dict[str, str]:
+    """Return an environment that lets Jupyter keep all it has in a folder.
 
     It has the checkout's server extension and JupyterLab extension, as users get them.
     """
-    notebooks = folder / "notebooks"
-    notebooks.mkdir(parents=True)
     private = {
         name: str(folder / name.lower())
         for name in (
@@ -118,32 +125,57 @@ def running_lab(folder: Path, environ: dict[str, str]) -> Iterator[Lab]:
     (extensions / "cwm-jupyter").symlink_to(ensure_built(), target_is_directory=True)
     enabled = Path(private["JUPYTER_CONFIG_DIR"], "jupyter_server_config.d")
     shutil.copytree(ROOT / "jupyter-config" / "server-config", enabled)
-    token, port = secrets.token_hex(16), _free_port()
-    log = (folder / "lab.log").open("wb")
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            *("-m", "jupyter", "lab", "--no-browser", "--ip=127.0.0.1", f"--port={port}"),
-            *("--ServerApp.port_retries=0", f"--IdentityProvider.token={token}"),
-            *("--expose-app-in-browser", "--JupyterNotebookApp.expose_app_in_browser=True"),
-            *("--allow-root", f"--ServerApp.root_dir={notebooks}"),
-        ],
-        env={**os.environ, **private, **environ},
-        stdout=log,
-        stderr=log,
-    )
+    return private
+
+
+@contextmanager
+def running_lab(folder: Path, environ: dict[str, str]) -> Iterator[Lab]:
+    """Run JupyterLab, which serves Notebook 7 too, in a folder; stopped at the end."""
+    notebooks = folder / "notebooks"
+    notebooks.mkdir(parents=True)
+    private = private_jupyter(folder)
+    token, port = secrets.token_hex(16), free_port()
     url = f"http://127.0.0.1:{port}"
-    try:
-        _await(f"{url}/api/status?token={token}", process, folder / "lab.log")
+    command = [
+        *("lab", "--no-browser", "--ip=127.0.0.1", f"--port={port}"),
+        *("--ServerApp.port_retries=0", f"--IdentityProvider.token={token}"),
+        *("--expose-app-in-browser", "--JupyterNotebookApp.expose_app_in_browser=True"),
+        *("--allow-root", f"--ServerApp.root_dir={notebooks}"),
+    ]
+    with serving(
+        [sys.executable, "-m", "jupyter", *command],
+        {**private, **environ},
+        f"{url}/api/status?token={token}",
+        folder / "lab.log",
+    ):
         yield Lab(url, token, notebooks)
-    finally:
-        process.terminate()
+
+
+@contextmanager
+def serving(command: list[str], environ: dict[str, str], url: str, log: Path) -> Iterator[None]:
+    """Run a server, from when this URL is answered with 200; stopped at the end."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, env={**os.environ, **environ}, stdout=output, stderr=output
+        )
         try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        log.close()
+            _await(url, process, log)
+            yield
+        finally:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def free_port() -> int:
+    """Return a port that nobody has."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
 
 
 def browser(playwright: Playwright) -> Browser:
@@ -195,13 +227,6 @@ def serious(page: Page, selector: str) -> list[str]:
     ]
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
 def _await(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + 90
     while time.monotonic() < deadline:
@@ -213,4 +238,4 @@ def _await(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
         except httpx2.TransportError:
             pass
         time.sleep(0.2)
-    raise RuntimeError(f"JupyterLab did not start: {log.read_text(errors='replace')[-2000:]}")
+    raise RuntimeError(f"The server did not start: {log.read_text(errors='replace')[-2000:]}")
