@@ -101,6 +101,43 @@ def test_pictures_are_updated_in_place(filled: Lab, page: Page) -> None:
     expect(picture).not_to_contain_text("paper-late", timeout=30_000)
 
 
+def test_a_reload_keeps_the_window(filled: Lab, page: Page) -> None:
+    dashboard = opened(filled, page, window="letter")
+    expect(dashboard.locator(".cwm-Detail-name")).to_have_text("letter")
+    page.wait_for_timeout(2000)  # Lab saves its layout after a while
+    page.goto(f"{filled.url}/lab?token={filled.token}")
+    expect(page.locator(".cwm-Detail-name")).to_have_text("letter", timeout=PATIENCE_MS)
+
+
+def test_updates_leave_nothing_behind(filled: Lab, page: Page) -> None:
+    dashboard = opened(filled, page, window="paper")
+    drawn(dashboard, "Family of windows")
+    profiler = page.context.new_cdp_session(page)
+    profiler.send("Performance.enable")
+    page.wait_for_timeout(5000)  # Lab itself is still starting
+
+    def after(updates: int) -> dict[str, float]:
+        page.evaluate(
+            """async updates => {
+                const { sections } = window.jupyterapp.shell.currentWidget.content;
+                for (let i = 0; i < updates; i++) {
+                    await Promise.all(sections.map(section => section.refresh()));
+                }
+            }""",
+            updates,
+        )
+        for _ in range(3):  # one leaves some
+            profiler.send("HeapProfiler.collectGarbage")
+        metrics = profiler.send("Performance.getMetrics")["metrics"]
+        return {metric["name"]: metric["value"] for metric in metrics}
+
+    before = after(50)
+    now = after(150)
+    assert now["JSEventListeners"] - before["JSEventListeners"] < 50  # fewer than updates
+    assert now["Nodes"] - before["Nodes"] < 50
+    assert now["JSHeapUsedSize"] - before["JSHeapUsedSize"] < 3_000_000  # 0.5 MB, measured
+
+
 def test_it_is_quiet_once_it_is_closed(filled: Lab, page: Page) -> None:
     opened(filled, page)
     asked: list[str] = []

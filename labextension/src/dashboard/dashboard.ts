@@ -28,13 +28,13 @@ export class Dashboard extends Watching {
     super();
     this.addClass('cwm-Dashboard');
     this.node.tabIndex = -1;
+    this.tiles = new Tiles(cwm);
     this.detail = new Detail(cwm, commands);
-    const tiles = new Tiles(cwm);
     const charts = pictures(cwm, id => this.choose(id));
     const stack = new Stack(cwm);
     const jobs = new JobsSection(cwm);
     const audit = new AuditSection(cwm);
-    this.sections = [tiles, ...charts, this.detail, stack, jobs, audit];
+    this.sections = [this.tiles, ...charts, this.detail, stack, jobs, audit];
     this.problem.setAttribute('role', 'alert');
     this.node.append(
       element(
@@ -44,7 +44,7 @@ export class Dashboard extends Watching {
         this.place
       ),
       this.problem,
-      tiles.node,
+      this.tiles.node,
       element('div', 'cwm-Pictures', ...charts.map(chart => chart.node)),
       this.detail.node,
       element('div', 'cwm-Columns', stack.node, jobs.node),
@@ -93,7 +93,8 @@ export class Dashboard extends Watching {
     if (this.watching === null) {
       this.watching = this.cwm.events.watch();
       void this.version.check();
-      this.everything();
+      // The figures that matter most come first; what is drawn takes the server longer.
+      void this.tiles.refresh().then(() => this.everything());
     }
   }
 
@@ -165,6 +166,7 @@ export class Dashboard extends Watching {
   }
 
   private readonly sections: readonly Section[];
+  private readonly tiles: Tiles;
   private readonly detail: Detail;
   private readonly place = element('p', 'cwm-Hint');
   private readonly problem = element('p', 'cwm-Problem');

@@ -71,7 +71,9 @@ export const dashboard: JupyterFrontEndPlugin<void> = {
     launcher?.add({ command: CommandIDs.openDashboard, category: trans.__('Other'), rank: 11 });
     void restorer?.restore(tracker, {
       command: CommandIDs.openDashboard,
-      name: () => 'cwm-dashboard'
+      name: () => 'cwm-dashboard',
+      args: () => (cwm.windows.current === null ? {} : { window: cwm.windows.current.id })
     });
+    cwm.windows.currentChanged.connect(() => tracker.forEach(widget => void tracker.save(widget)));
   }
 };
