@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 import uuid
+from collections.abc import Callable
 
 import pytest
 from browser.lab import Lab, shoot
+from entries import make_session, make_window
 from playwright.sync_api import Page, expect
 
 from cwm_jupyter.config import Settings
@@ -157,3 +160,60 @@ def test_a_closed_panel_leaves_nothing_in_the_page(lab: Lab, page: Page, name: s
     expect(panels).to_have_count(0, timeout=_PATIENCE_MS)
     assert page.evaluate("window.hearing") == before
     assert page.evaluate("window.kept.every((one) => !one.querySelector('.cwm-rows *'))")
+
+
+def test_a_click_does_not_wait_for_a_cell(
+    stack_settings: Settings, lab: Lab, page: Page, name: str
+) -> None:
+    index = Library(stack_settings.home).index
+    session = index.add_session(make_session(name, name))
+    window = index.add_window(make_window(name, name, session_id=session.id))
+    lab.notebook(
+        f"{name}.ipynb",
+        "import time\nfrom pathlib import Path\nimport cwm_jupyter as cwm\ncwm.panel()",
+        "for _ in range(600):\n    if Path('go').exists():\n        break\n    time.sleep(0.1)\n"
+        "print('the cell has ended')",
+    )
+    lab.open(page, f"{name}.ipynb")
+    lab.command(page, "notebook:run-cell-and-select-next")
+    panel = page.locator(".cwm-panel")
+    expect(panel).to_contain_text(name, timeout=_PATIENCE_MS)
+    search = panel.get_by_label("Search")
+    search.fill("no window")  # Lab's first messages are not on the subshell
+    expect(panel).to_contain_text("No window is like that", timeout=_PATIENCE_MS)
+    page.locator(".jp-CodeCell .cm-content").nth(1).click()
+    lab.command(page, "notebook:run-cell")
+    expect(page.locator(".jp-InputPrompt").nth(1)).to_have_text("[*]:")
+    search.fill(name)
+    expect(panel.get_by_role("rowheader")).to_contain_text(name, timeout=20_000)
+    printed = page.locator(".jp-OutputArea", has_text="the cell has ended")
+    expect(printed).to_have_count(0)
+    (lab.folder / "go").touch()
+    expect(printed).to_be_visible(timeout=_PATIENCE_MS)
+    index.remove_window(window.id)
+    index.remove_session(session.id)
+
+
+def test_nothing_is_looked_for_once_the_page_is_gone(lab: Lab, page: Page, name: str) -> None:
+    lab.notebook(
+        f"{name}.ipynb",
+        "import cwm_jupyter as cwm\npanel = cwm.panel()\npanel",
+        "import threading, time\nfrom pathlib import Path\n"
+        "def note(what, following):\n"
+        "    while (panel._following is not None) != following:\n        time.sleep(0.1)\n"
+        "    Path(what).touch()\n"
+        "def watch():\n    note('seen', True)\n    note('gone', False)\n"
+        "threading.Thread(target=watch, daemon=True).start()",
+    )
+    lab.open(page, f"{name}.ipynb")
+    lab.command(page, "notebook:run-all-cells")
+    _until((lab.folder / "seen").exists)
+    page.goto("about:blank")
+    _until((lab.folder / "gone").exists)
+
+
+def _until(so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not so():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

@@ -1,9 +1,10 @@
 """The panel's widget: keeps what is shown up to date, and does what is clicked.
 
-All work is done in the workspace's background loop, so that a click never waits for a cell and a
-cell never for a click. While the panel can be seen somewhere it looks once a second whether the
-index or the stack's state has changed, at the times of two files; it stops when it is hidden,
-closed, or its page is gone.
+All work is done in the workspace's background loop, so that a cell never waits for a click. Nor
+does a click for a cell where the front end speaks to widgets on a subshell, as JupyterLab 4.4 does
+with ipykernel 7 after a panel's first click; elsewhere the kernel hears it when the cell has ended.
+While the panel can be seen somewhere it looks once a second whether the index or the stack's state
+has changed, at the times of two files; it stops when it is hidden, closed, or its page is gone.
 """
 
 from __future__ import annotations
